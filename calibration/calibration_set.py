@@ -1,0 +1,119 @@
+"""Calibration sets: a few training samples that stand for the data, never any that evaluation uses."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.datasets import Split, Splits
+from calibration.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSet:
+    """Samples of a training split.
+
+    Args:
+        indices: into the training split, ascending.
+        seed: what they were drawn with.
+        sha256: of the samples' content, in the order of ``indices``.
+    """
+
+    indices: tuple[int, ...]
+    seed: int
+    sha256: str
+
+    def inputs(self, split: Split) -> NDArray[np.float32]:
+        """Normalised inputs [n, *input_shape], not augmented.
+
+        Args:
+            split: the training split that the set was drawn from.
+
+        Raises:
+            DataError: the split's samples are no longer those that were drawn, or hold NaN or infinity.
+        """
+        if max(self.indices) >= len(split):
+            raise DataError(f"The calibration set names sample {max(self.indices)} of {len(split)}: draw it again")
+        inputs = split.inputs(np.asarray(self.indices, np.int64))
+        broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+        if broken.any():
+            first = self.indices[int(np.argmax(broken))]
+            raise DataError(f"{int(broken.sum())} calibration samples hold NaN or infinity, the first is {first}")
+        if _content(_digests(split, self.indices)) != self.sha256:
+            raise DataError("The data has changed since the calibration set was drawn: draw it again")
+        return inputs
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads."""
+        return {"schema": 1, "indices": list(self.indices), "seed": self.seed, "sha256": self.sha256}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "CalibrationSet":
+        """The set that `to_json` wrote.
+
+        Raises:
+            DataError: it is of another form.
+        """
+        try:
+            if record["schema"] != 1:
+                raise ValueError(f"schema {record['schema']}")
+            return cls(tuple(int(index) for index in record["indices"]), int(record["seed"]), str(record["sha256"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"This is not a calibration set of this version ({error}): draw it again") from error
+
+
+def draw_calibration_set(splits: Splits, size: int, seed: int) -> CalibrationSet:
+    """Draw ``size`` training samples at random, the same number of every class as far as there are enough.
+
+    Samples whose content also occurs in the evaluation split are never drawn.
+
+    Args:
+        splits: where to draw from.
+        size: number of samples, at least 1.
+        seed: the same seed draws the same samples.
+
+    Raises:
+        DataError: there are not ``size`` such samples.
+    """
+    if size < 1:
+        raise DataError(f"A calibration set needs at least one sample, not {size}")
+    held_out = set(_digests(splits.test, range(len(splits.test))))
+    rng = np.random.default_rng(seed)
+    labels = splits.train.labels
+    shuffled, tie = rng.permutation(len(labels)), rng.permutation(len(splits.train.classes))
+    digests: dict[int, str] = {}
+    while True:  # until every sample that would be drawn is known to be absent from the evaluation split
+        drawn = [int(index) for index in _balanced(shuffled, labels, tie)[:size]]
+        unknown = [index for index in drawn if index not in digests]
+        if not unknown:
+            break
+        digests.update(zip(unknown, _digests(splits.train, unknown), strict=True))
+        shuffled = shuffled[[digests.get(int(index)) not in held_out for index in shuffled]]
+    if len(drawn) < size:
+        raise DataError(
+            f"A calibration set of {size} samples was asked for, but {splits.name} has {len(drawn)} training samples "
+            "that evaluation does not use. Ask for fewer"
+        )
+    return CalibrationSet(tuple(sorted(drawn)), seed, _content(digests[index] for index in sorted(drawn)))
+
+
+def _balanced(shuffled: NDArray[np.int64], labels: NDArray[np.int64], tie: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Samples reordered such that every prefix holds the classes in shares as equal as can be, in turns of ``tie``."""
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    present, counts = np.unique(labels[shuffled], return_counts=True)
+    turn = np.concatenate([np.arange(count) for count in counts]) if len(counts) else np.arange(0)
+    return by_class[np.lexsort((np.repeat(tie[present], counts), turn))]
+
+
+def _digests(split: Split, indices: Iterable[int]) -> list[str]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(split.digest, indices))
+
+
+def _content(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -1,0 +1,65 @@
+"""The bundle: the folder that ships, and the manifest that says whether it is still what was certified."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.run_folder import file_digest, read_json, write_json
+from targets.errors import ArtifactError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+def write_bundle(bundle: Path, files: Mapping[str, Path], details: Mapping[str, Any]) -> None:
+    """Copy files into a bundle under their names there, and write the manifest last.
+
+    The files appear under a temporary folder name first, so that a bundle is whole or not there. A bundle of an
+    earlier attempt in the same run folder is moved aside, never deleted.
+
+    Args:
+        files: name in the bundle → where it is now.
+        details: goes into the manifest beside the hashes.
+    """
+    part = bundle.with_name(bundle.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)  # ours, of a killed attempt
+    part.mkdir(parents=True)
+    for name, source in files.items():
+        target = part / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    hashes = {name: {"sha256": file_digest(part / name), "bytes": (part / name).stat().st_size} for name in files}
+    write_json(part / MANIFEST, {"schema": SCHEMA, **details, "files": hashes})
+    if bundle.exists():
+        number = 1
+        while (old := bundle.with_name(f"{bundle.name}.{number}")).exists():
+            number += 1
+        bundle.rename(old)
+    part.rename(bundle)
+
+
+def check_bundle(bundle: Path) -> dict[str, Any]:
+    """The manifest of a bundle whose every file is as it was written.
+
+    Raises:
+        ArtifactError: no manifest, another version's, or a file that is missing, changed or was added.
+    """
+    manifest: dict[str, Any] = read_json(bundle / MANIFEST)
+    if manifest.get("schema") != SCHEMA:
+        raise ArtifactError(f"{bundle} has a manifest of schema {manifest.get('schema')}; this version reads {SCHEMA}.")
+    files: dict[str, Any] = manifest["files"]
+    present = {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file()} - {MANIFEST}
+    problems = [f"{name} is missing" for name in sorted(files.keys() - present)]
+    problems += [f"{name} was added" for name in sorted(present - files.keys())]
+    problems += [
+        f"{name} was changed"
+        for name in sorted(files.keys() & present)
+        if file_digest(bundle / name) != files[name]["sha256"]
+    ]
+    if problems:
+        raise ArtifactError(
+            f"The bundle {bundle} is not what was certified: {'; '.join(problems)}.\n"
+            "Get it again from where it was published, or run the pipeline again."
+        )
+    return manifest

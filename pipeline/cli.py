@@ -1,0 +1,280 @@
+"""The command `pipeline`: what was typed becomes a configuration, what comes out an exit code."""
+
+import json
+import signal
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import click
+from rich.table import Table
+
+from calibration.errors import DataError
+from pipeline.config import RunConfig, resolve
+from pipeline.console import Reporter
+from pipeline.run_folder import RunFolder
+from reports.errors import ReportError
+from targets.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.context import Run
+
+INTERRUPTED = 130
+PROBE_SPEEDUP = 2.0
+"""A probe looks at no request; its folder records one all the same."""
+STAGES = {
+    "probe": "What each installed runtime gains from sparsity on this CPU → capability.json",
+    "profile": "Measure plans inside the running network and fit the latency table → latency_table.json",
+    "calibrate": "Draw the calibration set → calibration.json",
+    "database": "Reconstruct every unit's weights at every level → database/",
+    "search": "Choose every unit's level under the time budget, measure, correct, search again → plan.json",
+    "prune": "Correct the stitched model, or prune gradually with --epochs → checkpoint.safetensors",
+    "export": "Write ONNX and OpenVINO IR and check them against the checkpoint → parity.json",
+    "certify": "Measure dense and compressed in turns in fresh processes → certificate.json",
+    "report": "Write report.html, report.md, report.json and the bundle",
+}
+
+
+def main() -> NoReturn:
+    """Entry point of the console command."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    as_json = "--json" in sys.argv
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        if not as_json:
+            error.show()
+        _fail(error.format_message(), 2, as_json, shown=True)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("Interrupted. What was finished is kept: the same command goes on from there.", INTERRUPTED, as_json)
+    except (UserError, DataError, ReportError) as error:
+        _fail(str(error), error.exit_code, as_json)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, code: int, as_json: bool, shown: bool = False) -> NoReturn:
+    if as_json:
+        click.echo(json.dumps({"status": "error", "exit_code": code, "error": message}))
+    if as_json or not shown:
+        click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="spdy-edge")
+def cli() -> None:
+    """Make a trained network N times faster on a CPU, and certify it.
+
+    \b
+    pipeline run --target intel --speedup 3                      embedded example, nothing else needed
+    pipeline run --target amd --speedup 2.5 --model resnet:20 \\
+        --weights resnet20.safetensors --data cifar10.zip        your own network and data
+    pipeline run --out runs/mine --epochs 6 …                    with gradual pruning
+
+    Every stage can also be run alone on the run folder (`pipeline search runs/mine`); what is finished is never done
+    twice. Exit codes: 0 certified · 2 usage · 3 speedup missed or unreachable · 4 accuracy below the floor · 5 artifact
+    altered or broken · 6 inconclusive · 7 runtime missing · 130 interrupted.
+    """
+
+
+def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option a configuration field, in the fields' order."""
+    for name, field in reversed(RunConfig.model_fields.items()):
+        flag = "--" + name.replace("_", "-")
+        shown = "" if field.is_required() or field.default is None else f"  [default: {field.default}]"
+        help_text = (field.description or "") + shown
+        kind = _plain_type(field.annotation)
+        if kind is bool:
+            flag = f"{flag}/--no-{name.replace('_', '-')}"
+        command = click.option(flag, name, type=_click_type(kind), default=None, help=help_text)(command)
+    command = click.option("--config", type=click.Path(path_type=Path), help="TOML file with these names; flags win")(
+        command
+    )
+    return click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")(command)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """A field's type without None."""
+    if isinstance(annotation, UnionType):
+        return next(part for part in typing.get_args(annotation) if part is not type(None))
+    return annotation
+
+
+def _click_type(kind: Any) -> Any:
+    if typing.get_origin(kind) is Literal:
+        return click.Choice(typing.get_args(kind))
+    return click.Path(path_type=Path) if kind is Path else kind
+
+
+@cli.command()
+@_run_options
+@click.option("--out", type=click.Path(path_type=Path), help="run folder  [default: runs/MODEL-TARGET-SPEEDUPx]")
+@click.option("--resume/--no-resume", default=True, help="go on with what the folder holds  [default: resume]")
+def run(config: Path | None, as_json: bool, out: Path | None, resume: bool, **flags: Any) -> int:
+    """The whole job: probe, profile, database, search, prune, export, certify, report."""
+    return _execute("report", config, as_json, out, resume, flags)
+
+
+def _stage_command(name: str, text: str) -> None:
+    @cli.command(name, help=f"{text}\n\nEarlier stages that are not finished are run first.")
+    @click.argument("folder", type=click.Path(path_type=Path), required=False)
+    @_run_options
+    @click.option("--out", type=click.Path(path_type=Path), help="run folder, as the argument")
+    @click.option("--again", is_flag=True, help="do this stage again even if it is finished")
+    def stage(
+        folder: Path | None, config: Path | None, as_json: bool, out: Path | None, again: bool, **flags: Any
+    ) -> int:
+        return _execute(name, config, as_json, folder or out, True, flags, again=again)
+
+
+for _name, _text in STAGES.items():
+    _stage_command(_name, _text)
+
+
+def _execute(
+    last: str,
+    config_file: Path | None,
+    as_json: bool,
+    out: Path | None,
+    resume: bool,
+    flags: dict[str, Any],
+    again: bool = False,
+) -> int:
+    folder = RunFolder(out) if out else None
+    if last == "probe" and flags["speedup"] is None and not (folder and folder.record.exists()):
+        flags["speedup"] = PROBE_SPEEDUP
+        folder = folder or RunFolder(Path("runs") / "probe")
+    config = resolve(flags, config_file, folder.stored_config() if folder else None)
+    if folder is None:
+        folder = RunFolder(_default_folder(config))
+        config = resolve(flags, config_file, folder.stored_config())
+    if not resume and folder.record.exists():
+        raise ConfigError(
+            f"{folder.path} already holds a run. Leave out --no-resume to go on with it, or name another --out."
+        )
+    from pipeline.setup import prepare  # torch takes seconds to import: wrong flags and --help need not wait for it
+    from pipeline.stages import execute
+
+    with folder.lock():
+        context = prepare(config, folder, Reporter())
+        result = execute(context, last, again=again)
+        tell(context, result)
+    if as_json:
+        click.echo(json.dumps(result))
+    return int(result["exit_code"])
+
+
+def _default_folder(config: RunConfig) -> Path:
+    model = (config.model or "resnet:digits").replace(":", "")
+    target = Path(config.target).stem
+    return Path("runs") / f"{model}-{target}-{config.speedup:g}x"
+
+
+@cli.group()
+def runtimes() -> None:
+    """Runtimes that can be measured and deployed on."""
+
+
+@runtimes.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def runtimes_list(as_json: bool) -> None:
+    """Installed and installable runtimes."""
+    from targets.registry import RUNTIMES, installed_runtimes
+
+    installed = {info.name: info for info in installed_runtimes()}
+    if as_json:
+        click.echo(json.dumps({name: info.version for name, info in installed.items()}))
+        return
+    table = Table("runtime", "version", "gains from", "precisions", "licence")
+    for name in RUNTIMES:
+        info = installed.get(name)
+        if info:
+            gains, precisions = ", ".join(info.families) or "-", ", ".join(info.precisions)
+            table.add_row(name, info.version, gains, precisions, info.licence_note)
+        else:
+            table.add_row(name, f"not installed: pipeline runtimes install {name}", "", "", "")
+    Reporter().table(table)
+
+
+@runtimes.command("install")
+@click.argument("name")
+def runtimes_install(name: str) -> None:
+    """Make a runtime's managed environment (deepsparse: about half a gigabyte)."""
+    from targets.environments import install
+
+    reporter = Reporter()
+    reporter.say(f"{name} is installed: {install(name, reporter.say)}")
+
+
+@cli.group()
+def models() -> None:
+    """Model families."""
+
+
+@models.command("list")
+def models_list() -> None:
+    """Models, and the data each of them takes."""
+    from pipeline.models.registry import list_models
+
+    table = Table("model", "what it is", "data")
+    for entry in list_models():
+        table.add_row(entry.name, entry.description, entry.data_format)
+    Reporter().table(table)
+
+
+@cli.group(name="targets")
+def targets_group() -> None:
+    """What to deploy on."""
+
+
+@targets_group.command("list")
+def targets_list() -> None:
+    """Presets; a TOML file with the same fields is a target too."""
+    from targets.target import list_presets
+
+    table = Table("target", "vendor", "batch size", "what it is")
+    for preset in list_presets():
+        table.add_row(preset.name, preset.vendor, str(preset.batch_size), preset.description)
+    Reporter().table(table)
+
+
+def tell(run: "Run", result: dict[str, Any]) -> None:
+    """The end of a run, in words."""
+    say = run.reporter.say
+    if result["status"] == "done":
+        say(f"{result['stage']} is done: {run.folder.path}")
+        return
+    accuracy = result["accuracy"]
+    run.reporter.stage(
+        f"[bold]{result['status']}[/bold]: {result['measured_speedup']:.2f}x "
+        f"(95% interval {result['ci_low']:.3f} to {result['ci_high']:.3f}), "
+        f"requested {result['requested_speedup']:g}x; "
+        f"{accuracy['metric']} {accuracy['compressed']:.2%}, dense {accuracy['dense']:.2%}"
+    )
+    if "report" in result:
+        say(f"report: {result['report']}")
+        say(f"bundle: {result['bundle']}")
+    if run.proxy:
+        run.reporter.warn(
+            f"proxy: measured on {run.host.vendor}, meant for {run.target.vendor}. To certify, copy "
+            f"{run.folder.path} to the device and run there: pipeline certify {run.folder.path.name} --again"
+        )
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+def verify(bundle: Path) -> None:
+    """Check that every file of a bundle is as it was certified (exit 5 if not)."""
+    from pipeline.bundle import check_bundle
+
+    manifest = check_bundle(bundle)
+    Reporter().say(f"{bundle}: {len(manifest['files'])} files, all as certified ({manifest['status']}).")

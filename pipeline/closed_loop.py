@@ -1,0 +1,112 @@
+"""Solve, measure, correct the latency table, solve again, until the measured speedup is the requested one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.search.budget_dp import InfeasibleBudget
+from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
+from targets.errors import SpeedupError
+
+MARGIN = 0.018
+"""Aim this far above the request, so that the interval's lower end reaches it too."""
+ACCEPTED = (0.008, 0.035)
+"""Measured over requested, less one, with which a plan is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A plan that an allocator proposes for a budget, with its loss where it evaluated one."""
+
+    choice: Choice
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One turn of the loop."""
+
+    number: int
+    choice: Choice
+    loss: float | None
+    predicted_speedup: float
+    measured_speedup: float
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResult:
+    """The plan taken, the corrected table, and how the loop got there."""
+
+    choice: Choice
+    loss: float | None
+    predicted_speedup: float
+    measured_speedup: float
+    table: LatencyTable
+    rounds: tuple[Round, ...]
+
+
+Allocate = Callable[[LatencyTable, float, int], Proposal]
+"""A plan for a table and a budget in seconds for the whole network; the third argument counts the rounds."""
+
+Measure = Callable[[LatencyTable, Choice], list[PlanMeasurement]]
+"""Measures a plan, first in the result, and plans near it."""
+
+
+def run_loop(
+    table: LatencyTable,
+    speedup: float,
+    allocate: Allocate,
+    measure: Measure,
+    *,
+    most_rounds: int = 6,
+    on_round: Callable[[Round], None] | None = None,
+) -> LoopResult:
+    """Find a plan whose *measured* speedup is the requested one, or a little more.
+
+    Every round measures the plan and its neighbours, adds them to the table, and scales the next budget by what the
+    refitted table still gets wrong about the plan.
+
+    Raises:
+        SpeedupError: no plan reaches the request; says what the fastest one measured.
+    """
+    aim = speedup * (1 + MARGIN)
+    correction = 1.0
+    rounds: list[Round] = []
+    for number in range(most_rounds):
+        budget_s = table.dense_s / aim / correction
+        try:
+            proposal = allocate(table, budget_s, number)
+        except InfeasibleBudget as error:
+            if any(r.measured_speedup >= speedup for r in rounds):
+                break
+            raise unreachable(table, speedup) from error
+        predicted = table.speedup(proposal.choice) / correction
+        measured = measure(table, proposal.choice)
+        this = Round(number, proposal.choice, proposal.loss, predicted, 1 / measured[0].relative)
+        rounds.append(this)
+        if on_round:
+            on_round(this)
+        table = table.refit(measured)
+        correction = measured[0].relative * table.dense_s / table.predict(proposal.choice)
+        if ACCEPTED[0] <= this.measured_speedup / speedup - 1 <= ACCEPTED[1]:
+            break
+    return _result(table, speedup, rounds)
+
+
+def _result(table: LatencyTable, speedup: float, rounds: Sequence[Round]) -> LoopResult:
+    """The slowest round that is fast enough with a margin, else the fastest of all."""
+    enough = [r for r in rounds if r.measured_speedup / speedup - 1 >= ACCEPTED[0]]
+    taken = min(enough, key=lambda r: r.measured_speedup) if enough else max(rounds, key=lambda r: r.measured_speedup)
+    return LoopResult(taken.choice, taken.loss, taken.predicted_speedup, taken.measured_speedup, table, tuple(rounds))
+
+
+def unreachable(table: LatencyTable, speedup: float) -> SpeedupError:
+    """The error that says how fast the network can become here, and what binds it."""
+    fastest = table.costs().argmin(axis=1)
+    best = max([table.speedup(tuple(int(i) for i in fastest)), *(1 / plan.relative for plan in table.measurements)])
+    measured = max((1 / plan.relative for plan in table.measurements), default=1.0)
+    fixed = table.fixed_s * 1e3
+    return SpeedupError(
+        f"{speedup:g}x is unreachable here: the fastest plan measured gives {measured:.2f}x, the fastest that the "
+        f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no level changes them.\n"
+        f"Lower --speedup to at most {0.98 * measured:.2f}, or try a larger --batch-size or another --runtime."
+    )

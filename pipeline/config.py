@@ -1,0 +1,108 @@
+"""Configuration: flags over a TOML file over the run folder's own record over defaults, checked once, here."""
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from targets.errors import ConfigError
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run's result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str = Field("auto", description="preset (intel, amd, auto) or a target's TOML file")
+    speedup: float = Field(description="requested speedup over the dense model on the same target, > 1")
+    model: str | None = Field(None, description="NAME[:VARIANT], see `pipeline models list`; default: resnet:digits")
+    weights: Path | None = Field(None, description="trained weights (.safetensors, .pt, .pth)")
+    data: Path | None = Field(None, description="folder or zip with train/<class>/ and test/<class>/ images")
+    runtime: str | None = Field(None, description="runtime; default: the one whose probe promises the most")
+    batch_size: int | None = Field(None, description="inputs a run; default: the target's")
+    threads: int | None = Field(None, description="threads; default: the physical cores this process may use")
+    strict_target: bool = Field(False, description="stop (exit 7) when this host is not of the target's vendor")
+    epochs: int = Field(0, ge=0, description="epochs of gradual pruning; 0: post-training correction only")
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+    allocator: Literal["spdy", "dp", "uniform", "global-magnitude"] = Field(
+        "spdy", description="what chooses every unit's level"
+    )
+    criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
+    solver: Literal["obs", "least-squares", "adaprune", "none"] = Field(
+        "obs", description="what the other weights become"
+    )
+    levels: int = Field(42, ge=3, le=200, description="levels a unit, dense included")
+    calibration_samples: int = Field(1024, ge=16, description="training samples for statistics, search and correction")
+    evaluations: int = Field(400, ge=1, description="candidate evaluations of the search, at most")
+    correction_passes: int = Field(30, ge=0, description="passes of output matching over the calibration set")
+    install: bool = Field(True, description="install DeepSparse's environment when no installed runtime gains anything")
+    compare_uniform: bool = Field(True, description="also correct and measure a uniform plan, for the report")
+
+    @field_validator("speedup")
+    @classmethod
+    def _speedup_is_a_gain(cls, value: float) -> float:
+        if not math.isfinite(value) or value <= 1:
+            raise ValueError(f"a speedup is a finite number above 1, such as 2.5; got {value}")
+        return value
+
+
+def resolve(flags: Mapping[str, Any], file: Path | None, stored: Mapping[str, Any] | None) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        flags: what was typed; None where it was not.
+        file: a TOML file with the same names.
+        stored: the configuration that the run folder was made with; fills what neither flags nor file say.
+
+    Raises:
+        ConfigError: unknown or wrong values, or others than those of the run folder.
+    """
+    given = _read(file) | {name: value for name, value in flags.items() if value is not None}
+    _check_names(given, file)
+    if "speedup" not in given and not stored:
+        raise ConfigError("How much faster? Say --speedup, for example --speedup 3.")
+    try:
+        config = RunConfig(**(dict(stored or {}) | given))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(entry) for entry in error.errors())) from None
+    if stored:
+        _check_same(config, RunConfig(**stored))
+    return config
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"Cannot read the configuration {file}: {error}") from None
+
+
+def _check_names(given: Mapping[str, Any], file: Path | None) -> None:
+    known = list(RunConfig.model_fields)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name.replace("-", "_"), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known)}"
+            raise ConfigError(f"Unknown setting {name!r} in {file}: {hint}")
+
+
+def _explain(entry: Any) -> str:
+    name = "--" + str(entry["loc"][0]).replace("_", "-") if entry["loc"] else "configuration"
+    return f"{name}: {entry['msg'].removeprefix('Value error, ')} (got {entry['input']!r})"
+
+
+def _check_same(config: RunConfig, stored: RunConfig) -> None:
+    now, before = config.model_dump(), stored.model_dump()
+    different = [name for name in now if now[name] != before[name]]
+    if different:
+        changes = ", ".join(f"{name} {before[name]} → {now[name]}" for name in different)
+        raise ConfigError(
+            f"The run folder holds a run of another configuration ({changes}).\n"
+            "Name another folder with --out, or repeat the folder's own settings to resume it."
+        )

@@ -1,0 +1,122 @@
+"""Plans become files, files become measurements, and every measurement is kept the moment it is there."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.context import Run
+from pipeline.run_folder import Log, digest
+from profilers.latency_table import Choice, PlanMeasurement
+from profilers.measure import Candidate, Effort, Measurement
+from profilers.profile import MeasurePlans
+
+PLANS_A_WORKER = 8
+PROFILE = Effort(warmups=2, rounds=40, seconds=1.2)
+CHECK = Effort(warmups=3, rounds=60, seconds=2.5)
+SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
+
+Masks = Mapping[str, NDArray[np.bool_]]
+
+
+class PlanBench:
+    """Measures plans in turns with the dense network, and remembers what was measured.
+
+    Args:
+        log: measurements by plan; belongs to one host, runtime and network.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        key = digest("plans", run.host_key, run.model_key, [level.key for level in run.levels])
+        self._log = Log(run.folder.file("measurements.jsonl"), key)
+
+    def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
+        """A function that measures plans for the latency table; ``on_plan`` hears how many are done in all."""
+        done = 0
+
+        def measure(choices: Sequence[Choice], kind: str) -> list[PlanMeasurement | None]:
+            nonlocal done
+            results: list[PlanMeasurement | None] = []
+            for start in range(0, len(choices), PLANS_A_WORKER):
+                chunk = choices[start : start + PLANS_A_WORKER]
+                self._measure_missing(chunk)
+                results += [self._recall(_name(choice), choice, kind) for choice in chunk]
+                done += len(chunk)
+                on_plan(done)
+            return results
+
+        return measure
+
+    def solved(self, choice: Choice, masks: Masks, nearby: Sequence[Choice]) -> list[PlanMeasurement]:
+        """A solved plan with the zeros that it will ship with, in two processes, then its neighbours."""
+        with tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-") as folder:
+            path = Path(folder, "solved.onnx")
+            self._run.patcher.write_masks(masks, path)
+            name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
+            if name not in self._log:
+                samples: list[Measurement] = []
+                for seed in (0, 1):
+                    samples += self._measure([[Candidate("solved plan", path)]], CHECK, seed)
+                self._log.add(name, _pooled(samples))
+        self._measure_missing(nearby)
+        found = [self._recall(name, choice, "solved", SOLVED_WEIGHT)]
+        found += [self._recall(_name(near), near, "neighbour", NEIGHBOUR_WEIGHT) for near in nearby]
+        return [plan for plan in found if plan is not None]
+
+    def dense_s(self) -> float:
+        """Median seconds of the dense network, from a process of its own."""
+        if "dense" not in self._log:
+            (measured,) = self._measure([[self._run.dense_candidate]], CHECK, 0)
+            self._log.add("dense", _row(measured))
+        return float(np.median(self._log["dense"]["samples_s"]))
+
+    def _measure_missing(self, choices: Sequence[Choice]) -> None:
+        missing = [choice for choice in dict.fromkeys(choices) if _name(choice) not in self._log]
+        with tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-") as folder:
+            groups = []
+            for number, choice in enumerate(missing):
+                path = Path(folder, f"{number}.onnx")
+                self._run.patcher.write(self._run.plan_of(choice), path)
+                groups.append([Candidate(f"plan {number}", path)])
+            for choice, measured in zip(missing, self._measure(groups, PROFILE, len(self._log)), strict=True):
+                self._log.add(_name(choice), _row(measured))
+
+    def _measure(self, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int) -> list[Measurement]:
+        if not groups:
+            return []
+        measured = self._run.bench.measure(self._run.dense_candidate, groups, seed=seed, effort=effort)
+        return [group[0] for group in measured]
+
+    def _recall(self, name: str, choice: Choice, kind: str, weight: float = 1.0) -> PlanMeasurement | None:
+        row = self._log[name]
+        if row["error"]:
+            self._run.reporter.warn(f"a plan could not be measured: {row['error']}")
+            return None
+        relative = float(np.median(row["samples_s"]) / np.median(row["reference_s"]))
+        return PlanMeasurement(choice, relative, weight, kind, tuple(row["samples_s"]), tuple(row["reference_s"]))
+
+
+def mask_digest(mask: NDArray[np.bool_]) -> str:
+    """Digest of a mask's zeros."""
+    return digest(np.packbits(mask).tobytes().hex())
+
+
+def _name(choice: Choice) -> str:
+    return ",".join(map(str, choice))
+
+
+def _row(measured: Measurement) -> dict[str, Any]:
+    return {"samples_s": measured.samples_s, "reference_s": measured.reference_s, "error": measured.error}
+
+
+def _pooled(measured: Sequence[Measurement]) -> dict[str, Any]:
+    """Samples of several processes in one row; one that failed makes the row an error."""
+    return {
+        "samples_s": [s for m in measured for s in m.samples_s],
+        "reference_s": [s for m in measured for s in m.reference_s],
+        "error": next((m.error for m in measured if m.error), None),
+    }

@@ -1,0 +1,134 @@
+"""The adapter of image classifiers: residual networks, by variant."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from calibration.datasets import Splits
+from pipeline.models.base import Predict, Score, Unit
+from pipeline.models.checkpoints import differences, load_weights, read_weights
+from pipeline.models.resnet import VARIANTS, ResidualBlock, Variant
+from pipeline.models.tracing import trace_units
+from targets.errors import ConfigError
+
+DISTILLATION_TEMPERATURE = 4.0
+DISTILLATION_SHARE = 0.9
+EVALUATION_BATCH = 500
+
+
+class ResNetAdapter:
+    """A residual network as the pipeline sees it; implements `pipeline.models.base.ModelAdapter`."""
+
+    metric = "top-1 accuracy"
+
+    def __init__(self, variant: Variant) -> None:
+        self.name = variant.name
+        self._variant = variant
+
+    def load(self, weights: Path | None, data: Splits) -> nn.Module:
+        """The dense network in eval mode; an embedded one without ``weights`` is trained on the spot and cached.
+
+        Raises:
+            ConfigError: no weights, or weights that do not go with the data.
+            ArtifactError: the weights are broken or of another architecture.
+        """
+        if weights is not None:
+            model = load_variant(self._variant, weights)
+            self._require_match(model, weights, data)
+            return model
+        if not self._variant.embedded:
+            raise ConfigError(f"{self.name} needs trained weights: give --weights FILE, or use --model resnet:digits.")
+        from pipeline.models.digits import trained_digits_model
+
+        return trained_digits_model(self._variant, data)
+
+    def units(self, model: nn.Module, input_shape: Sequence[int]) -> list[Unit]:
+        """Every convolution and linear layer as it runs; the first convolution and the classifier stay dense."""
+        return trace_units(model, input_shape, dense=("conv1", self._variant.classifier))
+
+    def blocks(self, model: nn.Module) -> list[str]:
+        """Names of the residual blocks."""
+        return [name for name, module in model.named_modules() if isinstance(module, ResidualBlock)]
+
+    def calibration_loss(self, outputs: Tensor, dense_outputs: Tensor) -> Tensor:
+        """[n] Kullback-Leibler divergence of the compressed network's class probabilities from the dense one's."""
+        return _divergence(outputs, dense_outputs).clamp_min(0)
+
+    def training_loss(self, outputs: Tensor, dense_outputs: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy and distillation (Hinton et al., 2015): softened divergence times T², to keep its gradient."""
+        t = DISTILLATION_TEMPERATURE
+        soft = _divergence(outputs / t, dense_outputs / t).mean() * t**2
+        return DISTILLATION_SHARE * soft + (1 - DISTILLATION_SHARE) * functional.cross_entropy(outputs.float(), labels)
+
+    def evaluate(self, predict: Predict, data: Splits) -> Score:
+        """Top-1 accuracy on the test split."""
+        total = len(data.test)
+        hits = np.empty(total)
+        for start in range(0, total, EVALUATION_BATCH):
+            rows = np.arange(start, min(start + EVALUATION_BATCH, total), dtype=np.int64)
+            outputs = predict(data.test.inputs(rows))
+            hits[rows] = outputs.argmax(axis=1) == data.test.labels[rows]
+        return Score(self.metric, float(hits.mean()), hits)
+
+    def _require_match(self, model: nn.Module, weights: Path, data: Splits) -> None:
+        channels, expected = data.train.input_shape[0], model.get_parameter("conv1.weight").shape[1]
+        if channels != expected:
+            raise ConfigError(
+                f"{weights} takes inputs of {expected} channels, the data '{data.name}' has {channels}: "
+                "give --data the images that the network was trained on."
+            )
+        classes, known = len(data.train.classes), model.get_parameter(f"{self._variant.classifier}.weight").shape[0]
+        if classes != known:
+            raise ConfigError(
+                f"{weights} knows {known} classes, the data '{data.name}' has {classes}: "
+                "give --data the classes that the network was trained on, one folder each."
+            )
+
+
+def load_cifar_resnet(depth: int, weights: Path) -> nn.Module:
+    """A CIFAR ResNet in eval mode, with the weights and the number of classes of a checkpoint.
+
+    Args:
+        depth: 20, 32, 44, 56 or 110.
+        weights: as `read_weights` takes.
+
+    Raises:
+        ConfigError: no such depth or file.
+        ArtifactError: the file is broken or of another architecture.
+    """
+    variant = VARIANTS.get(f"resnet:{depth}")
+    if variant is None or variant.classifier != "linear":
+        raise ConfigError(f"No CIFAR ResNet of depth {depth}: there are 20, 32, 44, 56 and 110.")
+    return load_variant(variant, weights)
+
+
+def load_variant(variant: Variant, path: Path) -> nn.Module:
+    """The network with the weights of ``path``, which also say its classes and channels, in eval mode."""
+    weights = read_weights(path)
+    model = variant.build(*_sizes(variant, weights))
+    fits = [name for name, other in VARIANTS.items() if _fits(other, weights)] if differences(model, weights) else []
+    load_weights(model, weights, str(path), fits)
+    return model.eval()
+
+
+def _sizes(variant: Variant, weights: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Classes and channels that ``weights`` are for; those of CIFAR-10 where they cannot be told."""
+    first, last = weights.get("conv1.weight"), weights.get(f"{variant.classifier}.weight")
+    classes = last.shape[0] if last is not None and last.ndim == 2 else 10
+    channels = first.shape[1] if first is not None and first.ndim == 4 else 3
+    return classes, channels
+
+
+def _fits(variant: Variant, weights: Mapping[str, Tensor]) -> bool:
+    with torch.device("meta"):
+        return not differences(variant.build(*_sizes(variant, weights)), weights)
+
+
+def _divergence(outputs: Tensor, reference: Tensor) -> Tensor:
+    """[n] KL(reference ‖ outputs) of the class distributions that two sets of logits [n, classes] stand for."""
+    log_p, log_q = functional.log_softmax(reference.float(), dim=1), functional.log_softmax(outputs.float(), dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)

@@ -1,0 +1,52 @@
+"""Running networks in torch: arrays in, arrays out, in the arithmetic that this CPU is fastest in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.models.base import Predict
+
+
+def torch_predict(model: nn.Module, batch_size: int = 256) -> Predict:
+    """``model`` as a function of arrays [n, ...], run in eval mode and float32, ``batch_size`` inputs at a time."""
+
+    def predict(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        model.eval()
+        with torch.no_grad():
+            batches = torch.split(torch.from_numpy(np.ascontiguousarray(inputs)), batch_size)
+            return torch.cat([model(batch) for batch in batches]).float().numpy()
+
+    return predict
+
+
+def fast_autocast(device: str = "cpu") -> torch.autocast:
+    """Autocast to bfloat16 where ``device`` computes in it natively, and one that changes nothing elsewhere."""
+    return torch.autocast(device, torch.bfloat16, enabled=_has_bfloat16(device))
+
+
+@contextmanager
+def channels_last(*models: nn.Module) -> Iterator[None]:
+    """Convolution weights of ``models`` in the memory format that trains fastest, and in the usual one afterwards."""
+    try:
+        for model in models:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield
+    finally:
+        for model in models:
+            model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def in_channels_last(inputs: Tensor) -> Tensor:
+    """Images [n, channels, h, w] in the same format; other inputs as they are."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
+def _has_bfloat16(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    found = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))

@@ -1,0 +1,97 @@
+"""The plan as a file: unit → level, what the table says of it, and how it was found."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.closed_loop import LoopResult
+from pipeline.models.base import Unit
+from pipeline.run_folder import read_json, write_json
+from pipeline.search.spdy import TraceRow
+from profilers.latency_table import Choice
+from targets.errors import ArtifactError
+from targets.levels import Level
+
+SCHEMA = 1
+
+
+def save_plan(
+    path: Path,
+    *,
+    allocator: str,
+    requested_speedup: float,
+    found: LoopResult,
+    units: Sequence[Unit],
+    levels: Sequence[Level],
+    errors: Mapping[str, Mapping[str, float]],
+    trace: Sequence[TraceRow],
+    seconds: float,
+) -> None:
+    """Write the plan with everything that a reader of it may ask for.
+
+    Args:
+        errors: unit → level's key → normalised reconstruction error.
+        seconds: that the search took.
+    """
+    table = found.table
+    rows = []
+    for row, (unit, index) in enumerate(zip(units, found.choice, strict=True)):
+        level = levels[index]
+        rows.append(
+            {
+                "name": unit.name,
+                "kind": unit.kind,
+                "shape": list(unit.shape),
+                "parameters": unit.parameters,
+                "prunable": unit.prunable,
+                "level": {"family": level.family, "amount": level.amount, "precision": level.precision},
+                "dense_s": float(table.seconds[row, 0]) if unit.prunable else None,
+                "seconds": float(table.seconds[row, index]) if unit.prunable else None,
+                "error": errors[unit.name][level.key] if unit.prunable else 0.0,
+            }
+        )
+    rounds = [
+        {
+            "round": r.number + 1,
+            "loss": r.loss,
+            "predicted_speedup": r.predicted_speedup,
+            "measured_speedup": r.measured_speedup,
+        }
+        for r in found.rounds
+    ]
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "allocator": allocator,
+            "requested_speedup": requested_speedup,
+            "predicted_speedup": found.predicted_speedup,
+            "measured_speedup": found.measured_speedup,
+            "loss": found.loss,
+            "choice": list(found.choice),
+            "units": rows,
+            "rounds": rounds,
+            "search": {"evaluations": len(trace), "seconds": seconds, "trace": [list(row) for row in trace]},
+        },
+    )
+
+
+def load_plan(path: Path, units: Sequence[Unit]) -> tuple[dict[str, Level], dict[str, Any]]:
+    """Unit → level, and the whole record.
+
+    Raises:
+        ArtifactError: the file is broken, or the plan is for other units.
+    """
+    record: dict[str, Any] = read_json(path)
+    try:
+        plan = {row["name"]: Level(**row["level"]) for row in record["units"]}
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is not a plan ({error}). Search again.") from error
+    if set(plan) != {unit.name for unit in units}:
+        raise ArtifactError(f"{path} is a plan for another network. Search again.")
+    return plan, record
+
+
+def choice_of(record: Mapping[str, Any]) -> Choice:
+    """The plan as positions in the levels of its run."""
+    return tuple(record["choice"])

@@ -1,0 +1,238 @@
+"""SPDY's search: learn how sensitive every unit is by asking for plans and looking at their losses.
+
+Algorithm 4 of SPDY (Frantar & Alistarh, 2022). A vector of coefficients, one a unit, weighs the units' errors; the
+budget's dynamic program turns it into a plan; the plan's loss on the calibration set judges it.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.search.budget_dp import solve_budget
+
+Plan = tuple[int, ...]
+Evaluate = Callable[[Plan, float], float]
+"""``evaluate(plan, limit)``: the plan's loss, or early any value above ``limit`` once the loss is sure to exceed it."""
+
+_LARGEST_NEIGHBOURHOOD = 0.1
+"""Share of the coefficients that the first neighbourhood draws again."""
+
+
+class TraceRow(NamedTuple):
+    """One evaluation. A loss above the incumbent's may be a lower bound, since hopeless evaluations stop early.
+
+    ``phase`` is ``given``, ``random`` or ``neighbourhood``; ``neighbourhood`` the number of coefficients drawn again.
+    """
+
+    evaluation: int
+    loss: float
+    incumbent: float
+    phase: str
+    neighbourhood: int
+
+
+class Progress(NamedTuple):
+    """Where a search stands: the incumbent's loss, evaluations done, and about how many are still to come."""
+
+    loss: float
+    evaluations: int
+    evaluations_left: int
+
+
+class LossMemory:
+    """Losses of plans, so that none is evaluated twice, in one search or in the next over the same calibration set."""
+
+    def __init__(self) -> None:
+        self._known: dict[Plan, tuple[float, bool]] = {}
+
+    def recall(self, plan: Plan, limit: float) -> float | None:
+        """The plan's loss, or a value above ``limit`` if it is known to exceed that; None if it must be evaluated."""
+        loss, complete = self._known.get(plan, (-math.inf, False))
+        return loss if complete or loss > limit else None
+
+    def store(self, plan: Plan, loss: float, limit: float) -> None:
+        """Keep what ``evaluate(plan, limit)`` returned; above ``limit`` it may have stopped early."""
+        self._known[plan] = (loss, loss <= limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """How a search runs.
+
+    Args:
+        starts: random vectors of coefficients to begin with.
+        patience: trials without an improvement after which a neighbourhood is left for the next smaller one.
+        extra_starts: vectors of coefficients to try first, such as a former round's, each [units].
+        max_evaluations: end after so many evaluations.
+        should_stop: asked after every trial; True ends the search with the incumbent.
+        on_progress: told after every evaluation.
+        memory: losses known from former rounds over the same calibration set; this search adds its own.
+    """
+
+    starts: int = 100
+    patience: int = 100
+    extra_starts: Sequence[ArrayLike] = ()
+    max_evaluations: int | None = None
+    should_stop: Callable[[], bool] | None = None
+    on_progress: Callable[[Progress], None] | None = None
+    memory: LossMemory | None = None
+
+    def __post_init__(self) -> None:
+        if self.starts < 0 or self.patience < 0:
+            raise ValueError(f"starts and patience must be >= 0, not {self.starts} and {self.patience}")
+        if self.starts + len(self.extra_starts) == 0:
+            raise ValueError("a search needs a start: starts is 0 and extra_starts is empty")
+        if self.max_evaluations is not None and self.max_evaluations < 1:
+            raise ValueError(f"max_evaluations must be at least 1, not {self.max_evaluations}")
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        choice: [units] index of the level of every unit.
+        loss: of this plan; infinite if no plan had a finite one.
+        coefficients: [units] that lead to this plan; a start for the next round.
+        trace: every evaluation in order.
+    """
+
+    choice: NDArray[np.int64]
+    loss: float
+    coefficients: NDArray[np.float64]
+    trace: tuple[TraceRow, ...]
+
+
+class _Proposal(NamedTuple):
+    coefficients: NDArray[np.float64]
+    phase: str
+    neighbourhood: int
+    trials_left: int
+
+
+def search(
+    errors: Sequence[ArrayLike],
+    costs: Sequence[ArrayLike],
+    budget: float,
+    evaluate: Evaluate,
+    rng: np.random.Generator,
+    knobs: Knobs | None = None,
+) -> SearchResult:
+    """Look for the coefficients whose plan within the budget has the least loss.
+
+    Args:
+        errors: for every unit [levels], its errors at coefficient 1 (see `error_models`); infinite for a level that
+            must not be chosen.
+        costs: for every unit [levels], seconds.
+        budget: seconds that all units may take together.
+        evaluate: loss of a plan; NaN counts as infinite.
+        rng: the only source of chance: the same state gives the same plan.
+        knobs: how the search runs; by default as in the paper.
+
+    Returns:
+        The best plan evaluated, its loss and coefficients, and the trace.
+
+    Raises:
+        InfeasibleBudget: no plan meets the budget.
+        ValueError: tables that `solve_budget` refuses, or an extra start of the wrong length or below 0.
+    """
+    state = _Search(errors, costs, budget, evaluate, knobs or Knobs())
+    for proposal in _proposals(state, rng):
+        state.try_out(proposal)
+        if state.is_over():
+            break
+    return SearchResult(np.array(state.plan, dtype=np.int64), state.loss, state.coefficients, tuple(state.trace))
+
+
+def _proposals(state: "_Search", rng: np.random.Generator) -> Iterator[_Proposal]:
+    """Coefficients to try: given ones, random ones, then the incumbent's with fewer and fewer of them drawn again."""
+    knobs, units = state.knobs, len(state.errors)
+    free = np.array([i for i, row in enumerate(state.errors) if len(row) > 1], dtype=np.int64)
+    largest = math.ceil(_LARGEST_NEIGHBOURHOOD * len(free))
+    trials_left = len(knobs.extra_starts) + knobs.starts + largest * knobs.patience
+    for given in knobs.extra_starts:
+        trials_left -= 1
+        yield _Proposal(_checked_start(given, units), "given", 0, trials_left)
+    for _ in range(knobs.starts):
+        trials_left -= 1
+        yield _Proposal(rng.uniform(size=units), "random", 0, trials_left)
+    for size in range(largest, 0, -1):
+        in_vain = 0
+        while in_vain < knobs.patience:
+            coefficients = state.coefficients.copy()
+            coefficients[rng.choice(free, size, replace=False)] = rng.uniform(size=size)
+            before = state.loss
+            yield _Proposal(coefficients, "neighbourhood", size, size * knobs.patience - in_vain - 1)
+            in_vain = 0 if state.loss < before else in_vain + 1
+
+
+def _checked_start(coefficients: ArrayLike, units: int) -> NDArray[np.float64]:
+    start = np.array(coefficients, dtype=np.float64)
+    if start.shape != (units,) or not np.isfinite(start).all() or (start < 0).any():
+        raise ValueError(f"an extra start needs {units} finite coefficients >= 0, one a unit")
+    return start
+
+
+class _Search:
+    """The incumbent, and what was tried so far."""
+
+    def __init__(
+        self,
+        errors: Sequence[ArrayLike],
+        costs: Sequence[ArrayLike],
+        budget: float,
+        evaluate: Evaluate,
+        knobs: Knobs,
+    ) -> None:
+        rows = [np.asarray(row, dtype=np.float64) for row in errors]
+        forbidden = [np.isposinf(row) for row in rows]
+        # An infinite cost forbids a level at every coefficient; an infinite error times 0 would be NaN.
+        self.errors = [np.where(mask, 0.0, row) for mask, row in zip(forbidden, rows, strict=True)]
+        self.knobs = knobs
+        self.plan: Plan = ()
+        self.loss = math.inf
+        self.coefficients = np.ones(len(rows))
+        self.trace: list[TraceRow] = []
+        self._trials = 0
+        self._costs = [np.where(mask, np.inf, row) for mask, row in zip(forbidden, costs, strict=True)]
+        self._budget = budget
+        self._evaluate = evaluate
+        self._memory = knobs.memory or LossMemory()
+
+    def try_out(self, proposal: _Proposal) -> None:
+        """Turn the proposal into a plan, and make it the incumbent if its loss is lower."""
+        weighed = [c * row for c, row in zip(proposal.coefficients, self.errors, strict=True)]
+        plan = tuple(solve_budget(weighed, self._costs, self._budget).choice.tolist())
+        self._trials += 1
+        limit = self.loss
+        known = self._memory.recall(plan, limit)
+        loss = self._evaluated(plan, limit) if known is None else known
+        if loss < limit or not self.plan:
+            self.plan, self.loss, self.coefficients = plan, loss, proposal.coefficients
+        if known is None:
+            self._record(loss, proposal)
+
+    def is_over(self) -> bool:
+        """Whether a limit ends the search now."""
+        if self.knobs.max_evaluations is not None and len(self.trace) >= self.knobs.max_evaluations:
+            return True
+        return self.knobs.should_stop is not None and self.knobs.should_stop()
+
+    def _evaluated(self, plan: Plan, limit: float) -> float:
+        loss = float(self._evaluate(plan, limit))
+        loss = math.inf if math.isnan(loss) else loss
+        self._memory.store(plan, loss, limit)
+        return loss
+
+    def _record(self, loss: float, proposal: _Proposal) -> None:
+        evaluation = len(self.trace) + 1
+        self.trace.append(TraceRow(evaluation, loss, self.loss, proposal.phase, proposal.neighbourhood))
+        if self.knobs.on_progress is not None:
+            left = math.ceil(proposal.trials_left * evaluation / self._trials)
+            if self.knobs.max_evaluations is not None:
+                left = min(left, self.knobs.max_evaluations - evaluation)
+            self.knobs.on_progress(Progress(self.loss, evaluation, left))

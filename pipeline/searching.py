@@ -1,0 +1,118 @@
+"""One search over one database: proposes plans for corrected tables and remembers what it learned."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.closed_loop import Proposal
+from pipeline.compression.database import Database
+from pipeline.compression.stitch import Stitcher
+from pipeline.console import Task
+from pipeline.context import Run
+from pipeline.evaluation import CandidateLoss, outputs_of
+from pipeline.run_folder import Log, digest
+from pipeline.search.allocators import ALLOCATORS, Problem
+from pipeline.search.spdy import Knobs, LossMemory, Progress, TraceRow
+from profilers.latency_table import Choice, LatencyTable
+
+LATER_EVALUATIONS = 60
+"""Evaluations in the rounds after the first: the sensitivities are known, only the table was corrected."""
+
+
+class Searcher:
+    """Proposes plans with one allocator.
+
+    Args:
+        allocator: a key of `ALLOCATORS`.
+    """
+
+    def __init__(self, run: Run, database: Database, allocator: str, database_key: str) -> None:
+        self._run, self._allocator, self.database = run, ALLOCATORS[allocator], database
+        self._errors = measured_errors(run, database)
+        self._prunable = np.array([unit.prunable for unit in run.units])
+        self._network = run.copy_of_dense()
+        self.stitcher = Stitcher(self._network, run.units, database)
+        self._memory = LossMemory()
+        self._coefficients: NDArray[np.float64] | None = None
+        self.trace: list[TraceRow] = []
+        log = Log(run.folder.file("evaluations.jsonl"), digest("loss", database_key, run.calibration.sha256))
+        inputs = torch.from_numpy(run.calibration_inputs)
+        self._loss = CandidateLoss(
+            self._network,
+            self.stitcher,
+            [unit.name for unit in run.units],
+            run.levels,
+            inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs,
+            outputs_of(run.dense, inputs),
+            run.adapter.calibration_loss,
+            log,
+        )
+
+    def allocate(self, table: LatencyTable, budget_s: float, number: int, task: Task | None = None) -> Proposal:
+        """A plan for a budget in seconds for the whole network; later rounds start from what was learned."""
+        allocation = self._allocator(
+            Problem(
+                tuple(unit.name for unit in self._run.units),
+                self._run.levels,
+                self._errors,
+                table.costs(),
+                self._prunable,
+                budget_s - table.fixed_s,
+                magnitudes=self._magnitudes,
+                evaluate=self._loss,
+                rng=np.random.default_rng([self._run.config.seed, number]),
+                knobs=self._knobs(number, task),
+            )
+        )
+        self._coefficients = allocation.coefficients
+        first = len(self.trace)
+        self.trace += [replace_evaluation(row, first) for row in allocation.trace]
+        return Proposal(tuple(int(level) for level in allocation.choice), allocation.loss)
+
+    def masks(self, choice: Choice) -> dict[str, NDArray[np.bool_]]:
+        """Unit → where its weights stay, as the database has them."""
+        self.stitcher.apply(self._run.plan_of(choice))
+        modules = dict(self._network.named_modules())
+        return {
+            unit.name: modules[unit.name].get_parameter("weight").detach().numpy() != 0
+            for unit, index in zip(self._run.units, choice, strict=True)
+            if index > 0
+        }
+
+    def loss_of(self, choice: Sequence[int]) -> float:
+        """The plan's loss on the calibration set."""
+        return self._loss(choice, float("inf"))
+
+    def _knobs(self, number: int, task: Task | None) -> Knobs:
+        def show(progress: Progress) -> None:
+            if task:
+                total = progress.evaluations + progress.evaluations_left
+                task.update(progress.evaluations, f"best loss {progress.loss:.4f}", total)
+
+        limit = self._run.config.evaluations
+        knobs = Knobs(max_evaluations=limit, memory=self._memory, on_progress=show)
+        if number == 0 or self._coefficients is None:
+            return knobs
+        return replace(
+            knobs, starts=0, extra_starts=(self._coefficients,), max_evaluations=min(LATER_EVALUATIONS, limit)
+        )
+
+    def _magnitudes(self, unit: str) -> NDArray[np.floating]:
+        weight = self._run.dense.get_submodule(unit).get_parameter("weight").detach().numpy()
+        return np.sort(np.abs(weight), axis=None)
+
+
+def measured_errors(run: Run, database: Database) -> NDArray[np.float64]:
+    """[units, levels] normalised reconstruction errors; zero for units that stay dense."""
+    table = database.errors()
+    return np.array(
+        [[table[unit.name][level.key] if unit.prunable else 0.0 for level in run.levels] for unit in run.units]
+    )
+
+
+def replace_evaluation(row: TraceRow, offset: int) -> TraceRow:
+    """The row, counted over all rounds."""
+    return row._replace(evaluation=row.evaluation + offset)

@@ -1,0 +1,79 @@
+"""From a configuration to a run that can start: target, host, runtimes to choose from, folder."""
+
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+from pipeline.config import RunConfig
+from pipeline.console import Reporter
+from pipeline.context import Run
+from pipeline.run_folder import RunFolder
+from targets import environments
+from targets.errors import RuntimeMissingError
+from targets.host import HostFingerprint, collect_host, is_proxy
+from targets.registry import RuntimeInfo, get_runtime, installed_runtimes
+from targets.target import Target, load_target
+
+DEEPSPARSE = "deepsparse"
+
+
+def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
+    """Check what was asked against this host, and open the run folder.
+
+    Raises:
+        ConfigError: a target or runtime that does not exist.
+        RuntimeMissingError: the runtime is not installed, or the host is of another vendor and `strict_target` is set.
+    """
+    target = load_target(config.target, runtime=config.runtime, batch_size=config.batch_size, threads=config.threads)
+    host = collect_host()
+    proxy = is_proxy(target, host)
+    if proxy:
+        _say_proxy(config, target, host, reporter)
+    candidates = choose_candidates(target, config.install, reporter)
+    folder.open(config.model_dump(mode="json"), {"command": sys.argv, "versions": _versions(), "host": host.to_json()})
+    return Run(config, folder, target, host, proxy, reporter, tuple(candidates))
+
+
+def _say_proxy(config: RunConfig, target: Target, host: HostFingerprint, reporter: Reporter) -> None:
+    text = f"this host's CPU is by {host.vendor}, the target's by {target.vendor}"
+    if config.strict_target:
+        raise RuntimeMissingError(
+            f"{text[0].upper()}{text[1:]}. Run on a host of the target's vendor, or leave out --strict-target to get a "
+            "result that is marked as a proxy."
+        )
+    reporter.warn(f"{text}: the target's settings are used, and every result is marked as a proxy")
+
+
+def choose_candidates(target: Target, may_install: bool, reporter: Reporter) -> list[RuntimeInfo]:
+    """Runtimes to probe: the one asked for, or all that are installed.
+
+    Where none of them can gain from zeros, DeepSparse's environment is installed first if that is allowed and possible.
+
+    Raises:
+        RuntimeMissingError: the runtime that was asked for is not installed, or none is.
+    """
+    if target.runtime:
+        return [get_runtime(target.runtime)]
+    found = installed_runtimes()
+    if may_install and not any(info.families for info in found):
+        reporter.say("no installed runtime gains from zeros: installing DeepSparse (evaluation licence, about 0.5 GB)")
+        try:
+            environments.install(DEEPSPARSE, reporter.say)
+            found = installed_runtimes()
+        except RuntimeMissingError as error:
+            reporter.warn(f"going on without DeepSparse: {error}")
+    if not found:
+        raise RuntimeMissingError("No runtime is installed: `pip install onnxruntime openvino`, or install DeepSparse.")
+    return found
+
+
+def _versions() -> dict[str, Any]:
+    packages = ("spdy-edge", "torch", "onnx", "onnxruntime", "openvino", "numpy", "scipy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

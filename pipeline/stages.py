@@ -1,0 +1,330 @@
+"""The pipeline's arrows, one function each, in the order in which data flows through them.
+
+Every stage reads what earlier ones wrote into the run folder and writes its own file there; `execute` runs them.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from calibration.statistics import collect_statistics
+from pipeline.bundle import check_bundle, write_bundle
+from pipeline.certificate import CERTIFIED
+from pipeline.certifying import certify_network, compare_with_uniform
+from pipeline.closed_loop import Proposal, Round, run_loop, unreachable
+from pipeline.compression.database import Database, build_database
+from pipeline.context import Run
+from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
+from pipeline.measuring import PlanBench
+from pipeline.parity import check_exports, write_golden
+from pipeline.plan import load_plan, save_plan
+from pipeline.recovery import recover
+from pipeline.run_folder import digest, file_digest, read_json, write_json
+from pipeline.search.budget_dp import solve_budget
+from pipeline.search.error_models import quadratic
+from pipeline.searching import Searcher
+from profilers.latency_table import Choice, LatencyTable
+from profilers.probe import Capability, probe
+from profilers.profile import PlanCounts, cheapest, neighbours, profile
+from reports.write import write_reports
+from targets.errors import SpeedupError
+
+NEIGHBOURS = 4
+STATISTICS_BATCH = 64
+
+
+def probe_stage(run: Run) -> None:
+    """Runtimes → capability.json, and the runtime that the run will use."""
+    path = run.folder.file("capability.json")
+    key = digest("probe", run.host.id, run.target.to_json(), [(i.name, i.version) for i in run.candidates])
+
+    def work() -> None:
+        with run.reporter.task("probing", len(run.candidates)) as task:
+            names: list[str] = []
+
+            def show(name: str) -> None:
+                task.update(len(names), name)
+                names.append(name)
+
+            probe(run.candidates, run.target, run.host.id, seed=run.config.seed, on_runtime=show).save(path)
+
+    run.folder.stage("probe", key, [path.name], work)
+    run.choose_runtime(Capability.load(path))
+
+
+def profile_stage(run: Run) -> None:
+    """Measured plans → latency_table.json.
+
+    Raises:
+        SpeedupError: the request is out of reach, or the runtime gains nothing from zeros.
+    """
+    run.require_gain()
+    path = run.folder.file("latency_table.json")
+    counts = PlanCounts()
+
+    def work() -> None:
+        bench = PlanBench(run)
+        with run.reporter.task("measuring plans", counts.total) as task:
+            table = profile(
+                run.table_units,
+                run.levels,
+                bench.dense_s(),
+                bench.plans(task.update),
+                _propose,
+                speedup=run.config.speedup,
+                seed=run.config.seed,
+                host_id=run.host.id,
+                target=run.bench.target.to_json(),
+                counts=counts,
+            )
+        table.save(path)
+
+    key = digest("profile", run.host_key, run.model_key, run.config.speedup, run.config.seed, run.config.levels)
+    run.folder.stage("profile", key, [path.name], work)
+    table = LatencyTable.load(path)
+    run.reporter.say(
+        f"dense {table.dense_s * 1e3:.2f} ms, of which {table.fixed_s * 1e3:.2f} ms fixed; table fits unseen plans "
+        f"within {table.fit_error.median:.1%} (median of {table.fit_error.n})"
+    )
+    fastest = max(1 / plan.relative for plan in table.measurements)
+    if max(fastest, table.dense_s / cheapest(table)) < run.config.speedup:
+        raise unreachable(table, run.config.speedup)
+
+
+def _propose(table: LatencyTable, budget_s: float, rng: np.random.Generator) -> Choice:
+    """What a search with random sensitivities would ask for."""
+    rows = [costs if unit.prunable else costs[:1] for costs, unit in zip(table.costs(), table.units, strict=True)]
+    errors = [rng.uniform() * row for row in quadratic(rows)]
+    return tuple(int(level) for level in solve_budget(errors, rows, budget_s - table.fixed_s).choice)
+
+
+def calibrate_stage(run: Run) -> None:
+    """Data → calibration.json."""
+    path = run.folder.file("calibration.json")
+    key = digest("calibrate", run.splits.name, run.config.calibration_samples, run.config.seed)
+    run.folder.stage("calibrate", key, [path.name], lambda: write_json(path, run.calibration.to_json()))
+    run.reporter.say(f"{len(run.calibration.indices)} calibration samples of {len(run.splits.train)}")
+
+
+def database_key(run: Run) -> str:
+    """What the database depends on."""
+    config = run.config
+    return digest("database", run.model_key, run.calibration.sha256, config.levels, config.criterion, config.solver)
+
+
+def database_stage(run: Run) -> None:
+    """Statistics and levels → database/."""
+    folder = run.folder.file("database")
+    units = [unit for unit in run.units if unit.prunable]
+
+    def work() -> None:
+        inputs = torch.split(torch.from_numpy(run.calibration_inputs), STATISTICS_BATCH)
+        model = run.copy_of_dense()
+        with run.reporter.task("reconstructing", len(units)) as task:
+            build_database(
+                units,
+                model,
+                collect_statistics(model, [unit.name for unit in units], inputs),
+                run.levels,
+                criterion=run.config.criterion,
+                solver=run.config.solver,
+                folder=folder,
+                progress=lambda done, total: task.update(done, total=total),
+            )
+
+    run.folder.stage("database", database_key(run), [folder.name], work)
+
+
+def search_stage(run: Run) -> None:
+    """Tables, database and the requested speedup → plan.json, in the closed loop of solving, measuring, correcting."""
+    path = run.folder.file("plan.json")
+    aim = run.aim()
+
+    def work() -> None:
+        searcher = Searcher(run, Database.open(run.folder.file("database")), run.config.allocator, database_key(run))
+        start = time.perf_counter()
+        found = solve_in_loop(run, searcher, aim)
+        save_plan(
+            path,
+            allocator=run.config.allocator,
+            requested_speedup=run.config.speedup,
+            found=found,
+            units=run.units,
+            levels=run.levels,
+            errors=searcher.database.errors(),
+            trace=searcher.trace,
+            seconds=time.perf_counter() - start,
+        )
+        found.table.save(run.folder.file("latency_table_corrected.json"))
+
+    config = run.config
+    key = digest("search", database_key(run), run.table_key(), aim, config.allocator, config.evaluations, config.seed)
+    run.folder.stage("search", key, [path.name], work)
+    _, record = load_plan(path, run.units)
+    run.reporter.say(
+        f"plan predicted {record['predicted_speedup']:.2f}x, measured {record['measured_speedup']:.2f}x "
+        f"in {len(record['rounds'])} rounds, {record['search']['evaluations']} evaluations"
+    )
+
+
+def solve_in_loop(run: Run, searcher: Searcher, speedup: float) -> Any:
+    """Close the loop around one searcher."""
+    bench = PlanBench(run)
+    rng = np.random.default_rng(run.config.seed)
+
+    def measure(table: LatencyTable, choice: Choice) -> Any:
+        return bench.solved(choice, searcher.masks(choice), neighbours(table, choice, NEIGHBOURS, rng))
+
+    def show(turn: Round) -> None:
+        loss = f", loss {turn.loss:.4f}" if turn.loss is not None else ""
+        run.reporter.say(
+            f"round {turn.number + 1}: predicted {turn.predicted_speedup:.2f}x, "
+            f"measured {turn.measured_speedup:.2f}x{loss}"
+        )
+
+    with run.reporter.task("searching", run.config.evaluations) as task:
+
+        def allocate(table: LatencyTable, budget_s: float, number: int) -> Proposal:
+            return searcher.allocate(table, budget_s, number, task)
+
+        table = LatencyTable.load(run.folder.file("latency_table.json"))
+        return run_loop(table, speedup, allocate, measure, on_round=show)
+
+
+def prune_stage(run: Run) -> None:
+    """Plan and data → corrected.safetensors, and checkpoint.safetensors after gradual pruning."""
+    plan, record = load_plan(run.folder.file("plan.json"), run.units)
+    config = run.config
+    key = digest("prune", database_key(run), record["choice"], config.correction_passes, config.epochs, config.seed)
+    run.folder.stage("prune", key, ["corrected.safetensors", "checkpoint.safetensors"], lambda: recover(run, plan, key))
+
+
+def export_stage(run: Run) -> None:
+    """Checkpoint → model.onnx, OpenVINO IR, golden.safetensors, parity.json."""
+    model_path, ir_path = run.folder.file("model.onnx"), run.folder.file("openvino/model.xml")
+    checkpoint = run.folder.file("checkpoint.safetensors")
+
+    def work() -> None:
+        model = run.network(checkpoint)
+        record = export_onnx(model, (run.target.batch_size, *run.splits.train.input_shape), model_path)
+        zeros = assert_zeros_survive(model_path, run.units, model)
+        export_openvino_ir(model_path, ir_path)
+        parities = check_exports(run, model, model_path, ir_path)
+        write_golden(run, model_path, run.folder.file("golden.safetensors"))
+        data = {"export": asdict(record), "zeros": zeros, "parity": [asdict(parity) for parity in parities]}
+        write_json(run.folder.file("parity.json"), {"schema": 1, **data})
+
+    outputs = ["model.onnx", "openvino/model.xml", "openvino/model.bin", "golden.safetensors", "parity.json"]
+    run.folder.stage("export", digest("export", file_digest(checkpoint), run.host_key), outputs, work)
+    for parity in read_json(run.folder.file("parity.json"))["parity"]:
+        run.reporter.say(
+            f"{parity['runtime']}: within {parity['max_rel']:.1e} of torch, same answers {parity['top1_agreement']:.2%}"
+        )
+
+
+def certify_stage(run: Run) -> None:
+    """Exported files → certificate.json."""
+    path = run.folder.file("certificate.json")
+    files = [file_digest(run.folder.file(name)) for name in ("model.onnx", "dense.onnx")]
+    key = digest("certify", run.host_key, files, run.config.speedup)
+    run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
+
+
+def compare_stage(run: Run) -> None:
+    """Plan → comparison.json: what a uniform plan at the same measured latency would give."""
+    if not run.config.compare_uniform:
+        return
+    path = run.folder.file("comparison.json")
+    corrected = file_digest(run.folder.file("corrected.safetensors"))
+    key = digest("compare", run.host_key, corrected, run.table_key(), run.config.correction_passes)
+    run.folder.stage("compare", key, [path.name], lambda: write_json(path, compare_with_uniform(run)))
+
+
+def report_stage(run: Run) -> None:
+    """Everything → report.html, report.md, report.json, and the bundle."""
+    folder, bundle = run.folder, run.folder.file("bundle")
+    if bundle.exists():
+        check_bundle(bundle)
+    certificate = read_json(folder.file("certificate.json"))
+    names = ["model.onnx", "dense.onnx", "openvino/model.xml", "openvino/model.bin", "plan.json", "certificate.json"]
+    names += ["golden.safetensors", "parity.json", "report.html", "report.md", "report.json"]
+
+    def work() -> None:
+        write_reports(folder.path, folder.path)
+        details = {key: certificate[key] for key in ("status", "proxy", "versions", "licence_note")}
+        write_bundle(bundle, {name: folder.file(name) for name in names}, details)
+
+    key = digest("report", *(file_digest(folder.file(n)) for n in names[:8]), file_digest(folder.file("plan.json")))
+    folder.stage("report", key, ["report.html", "bundle/manifest.json"], work)
+
+
+STAGES: dict[str, Callable[[Run], None]] = {
+    "probe": probe_stage,
+    "profile": profile_stage,
+    "calibrate": calibrate_stage,
+    "database": database_stage,
+    "search": search_stage,
+    "prune": prune_stage,
+    "export": export_stage,
+    "certify": certify_stage,
+    "compare": compare_stage,
+    "report": report_stage,
+}
+
+
+def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
+    """Run every stage up to ``last``; a certificate that fell short sends the run back to the search.
+
+    Raises:
+        SpeedupError: the request is unreachable; the report says what is reachable.
+    """
+    if again:
+        run.folder.forget(last)
+    try:
+        for name, stage in STAGES.items():
+            run.reporter.stage(name)
+            stage(run)
+            if name == "certify":
+                _aim_again(run)
+            if name == last:
+                break
+    except SpeedupError:
+        write_reports(run.folder.path, run.folder.path)
+        raise
+    return outcome(run, last)
+
+
+def _aim_again(run: Run, most: int = 2) -> None:
+    """While the interval's lower end misses the request, search again for a little more."""
+    for _ in range(most):
+        certificate = read_json(run.folder.file("certificate.json"))
+        if certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.config.speedup - 1:
+            return
+        factor = run.config.speedup / certificate["ci_low"]
+        run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
+        run.set_aim(run.aim() * factor)
+        for stage in (search_stage, prune_stage, export_stage, certify_stage):
+            stage(run)
+
+
+def outcome(run: Run, last: str) -> dict[str, Any]:
+    """What a script wants to know: status, exit code and where things are."""
+    path = run.folder.file("certificate.json")
+    files: dict[str, Any] = {"run_folder": str(run.folder.path)}
+    if last not in ("certify", "compare", "report"):
+        return {"status": "done", "exit_code": 0, "stage": last, **files}
+    certificate = read_json(path)
+    if last == "report":
+        files |= {"bundle": str(run.folder.file("bundle")), "report": str(run.folder.file("report.html"))}
+    kept = ("status", "requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high", "proxy")
+    codes = {"certified": 0, "missed": 3, "inconclusive": 6}
+    return {
+        "exit_code": codes[certificate["status"]],
+        **{name: certificate[name] for name in kept},
+        "accuracy": certificate["accuracy"],
+        **files,
+    }

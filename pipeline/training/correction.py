@@ -1,0 +1,218 @@
+"""Post-training correction: the compressed network learns to give what the dense one gives, without labels."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from calibration.batch_norm import reestimate_batch_norm
+from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
+from pipeline.training.masks import Masks, apply_masks
+from pipeline.training.schedule import cosine_lr
+from targets.errors import ArtifactError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""[n] loss of each sample's outputs against the dense network's; `ModelAdapter.calibration_loss`."""
+
+Draw = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.float32]]
+"""Freshly augmented inputs of the samples at these positions of the calibration set."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionSettings:
+    """How to correct.
+
+    Args:
+        passes: over the calibration samples that are learnt from.
+        lr: of Adam at the start; falls to zero along a cosine.
+        batch_size: samples a step.
+        held_out: fraction of the samples that only judge whether the corrected network is better.
+        seed: of the samples' order and augmentation, and of which ones are held out.
+    """
+
+    passes: int = 30
+    lr: float = 3e-3
+    batch_size: int = 128
+    held_out: float = 1 / 16
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PassRecord:
+    """Averages over one pass: of the outputs' loss and of the blocks' relative squared error."""
+
+    number: int
+    loss: float
+    block_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionRecord:
+    """What post-training correction did.
+
+    Args:
+        settings: it ran with.
+        samples: that were learnt from.
+        held_out_samples: that judged.
+        loss_before: mean loss on the held-out samples, batch norm re-estimated but nothing else corrected.
+        loss_after: the same after correction.
+        kept: whether the corrected weights are better and were kept; else only batch norm was re-estimated.
+        seconds: it took.
+        history: pass by pass.
+    """
+
+    settings: CorrectionSettings
+    samples: int
+    held_out_samples: int
+    loss_before: float
+    loss_after: float
+    kept: bool
+    seconds: float
+    history: tuple[PassRecord, ...]
+
+
+def match_outputs(
+    model: nn.Module,
+    dense: nn.Module,
+    inputs: NDArray[np.float32],
+    blocks: Sequence[str],
+    masks: Masks,
+    loss: Loss,
+    settings: CorrectionSettings | None = None,
+    draw: Draw | None = None,
+    progress: Callable[[PassRecord, CorrectionSettings], None] | None = None,
+) -> CorrectionRecord:
+    """Tune all of ``model``'s parameters, in place, until its outputs match the dense network's; zeros stay zeros.
+
+    Minimises, with Adam, the loss of the outputs plus the squared error of every block's output relative to the
+    dense block's squared output. Both networks see the same inputs, and every block its own network's, so that later
+    blocks make up for earlier ones (after the global AdaPrune of Frantar & Alistarh, 2022). Batch norm uses the
+    statistics of the batch while learning, and is re-estimated afterwards.
+
+    Args:
+        model: compressed network; ends in eval mode, corrected or, where that is not better, only with batch norm
+            re-estimated.
+        dense: network to match, left as it is.
+        inputs: [n, ...] of the calibration set.
+        blocks: names of the modules whose outputs are matched.
+        masks: by unit, of what stays.
+        loss: of the outputs.
+        settings: see there.
+        draw: gives augmented inputs; None learns from ``inputs`` as they are.
+        progress: called after every pass.
+
+    Raises:
+        ValueError: there are fewer than four samples.
+        ArtifactError: the loss is not finite before anything was corrected.
+    """
+    settings = settings or CorrectionSettings()
+    if len(inputs) < 4:
+        raise ValueError(f"correction needs at least 4 calibration samples, not {len(inputs)}")
+    started = time.monotonic()
+    order = np.random.default_rng(settings.seed).permutation(len(inputs))
+    judges, learnt = np.split(order, [max(1, round(settings.held_out * len(inputs)))])
+    judge = _Judge(dense, loss, inputs[judges], inputs[learnt], settings.batch_size)
+
+    loss_before = judge(model)
+    if not np.isfinite(loss_before):
+        raise ArtifactError("The compressed network's outputs are not finite: build the database again.")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    source = draw or (lambda positions, _: inputs[positions])
+    history = []
+    for record in _learn(model, dense, learnt, source, blocks, masks, loss, settings):
+        history.append(record)
+        if progress:
+            progress(record, settings)
+    loss_after = judge(model)
+    kept = bool(loss_after < loss_before)
+    if not kept:
+        model.load_state_dict(before)
+    seconds = time.monotonic() - started
+    return CorrectionRecord(settings, len(learnt), len(judges), loss_before, loss_after, kept, seconds, tuple(history))
+
+
+class _Judge:
+    """Re-estimates a network's batch norm and gives its mean loss on the held-out samples, in float32."""
+
+    def __init__(
+        self,
+        dense: nn.Module,
+        loss: Loss,
+        held_out: NDArray[np.float32],
+        learnt: NDArray[np.float32],
+        batch_size: int,
+    ) -> None:
+        self._loss, self._batch_size = loss, batch_size
+        self._held_out, self._learnt = torch.from_numpy(held_out), torch.from_numpy(learnt)
+        self._expected = self._outputs(dense)
+
+    def __call__(self, model: nn.Module) -> float:
+        reestimate_batch_norm(model, self._learnt.split(self._batch_size))
+        return float(self._loss(self._outputs(model), self._expected).mean())
+
+    def _outputs(self, model: nn.Module) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([model(batch) for batch in self._held_out.split(self._batch_size)])
+
+
+def _learn(
+    model: nn.Module,
+    dense: nn.Module,
+    learnt: NDArray[np.int64],
+    source: Draw,
+    blocks: Sequence[str],
+    masks: Masks,
+    loss: Loss,
+    settings: CorrectionSettings,
+) -> Iterator[PassRecord]:
+    """Run the passes, one at a time."""
+    batches = -(-len(learnt) // settings.batch_size)
+    optimizer = torch.optim.Adam(model.parameters(), settings.lr)
+    rng = np.random.default_rng([settings.seed, 1])
+    model.train()
+    with channels_last(model, dense), _captured(model, blocks) as ours, _captured(dense, blocks) as theirs:
+        for number in range(settings.passes):
+            sums = np.zeros(2)
+            for index, positions in enumerate(np.array_split(rng.permutation(learnt), batches)):
+                step, steps = number * batches + index, settings.passes * batches
+                optimizer.param_groups[0]["lr"] = cosine_lr(step, steps, settings.lr)
+                inputs = in_channels_last(torch.from_numpy(source(positions, rng)))
+                with fast_autocast():
+                    with torch.no_grad():
+                        expected = dense(inputs)
+                    outputs = model(inputs)
+                output_loss = loss(outputs, expected).mean()
+                block_error = torch.stack([_relative_error(ours[name], theirs[name]) for name in blocks]).sum()
+                optimizer.zero_grad()
+                (output_loss + block_error).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                apply_masks(model, masks)
+                sums += [float(output_loss.detach()), float(block_error.detach()) / len(blocks)]
+            yield PassRecord(number, *(sums / batches))
+
+
+def _relative_error(outputs: Tensor, expected: Tensor) -> Tensor:
+    """‖outputs - expected‖² / ‖expected‖², in float32."""
+    outputs, expected = outputs.float(), expected.float()
+    return (outputs - expected).square().sum() / expected.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+@contextmanager
+def _captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """A dictionary that holds the latest output of each of the named modules."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        return lambda _module, _inputs, output: outputs.update({name: output})
+
+    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,300 @@
+"""Gradual pruning to a plan: sparsity grows while the network trains, taught by the dense one."""
+
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from calibration.datasets import Split
+from pipeline.files import write_atomically
+from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
+from pipeline.training.masks import apply_masks, magnitude_mask, nonzero_masks, sparsity
+from pipeline.training.schedule import cosine_lr, cubic_sparsity
+from targets.errors import ArtifactError
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Scalar loss of outputs, dense outputs and labels; `ModelAdapter.training_loss`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradualSettings:
+    """How to prune gradually.
+
+    Args:
+        epochs: passes over the training split.
+        start: ``dense`` grows the sparsity from ``first_sparsity`` by magnitude; ``database`` keeps the zeros that the
+            network comes with, and only trains the rest.
+        first_sparsity: at the first step.
+        pruning_share: fraction of the steps in which the sparsity grows.
+        mask_interval: steps from one choice of the masks to the next while it grows.
+        batch_size: samples a step.
+        peak_lr: largest learning rate of SGD.
+        momentum: of SGD, Nesterov's.
+        weight_decay: of all parameters.
+        checkpoint_s: seconds from one checkpoint to the next; what an interruption can lose.
+        seed: of the order and the augmentation of the data.
+    """
+
+    epochs: int
+    start: Literal["dense", "database"] = "dense"
+    first_sparsity: float = 0.05
+    pruning_share: float = 0.6
+    mask_interval: int = 25
+    batch_size: int = 128
+    peak_lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    checkpoint_s: float = 30.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingProgress:
+    """Where a training stands; loss and accuracy are averages over the epoch so far, on augmented training data."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    accuracy: float
+    sparsity: float
+    remaining_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """Averages over one epoch of augmented training data, and the sparsity of the plan's units at its end."""
+
+    epoch: int
+    loss: float
+    accuracy: float
+    sparsity: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRecord:
+    """What gradual pruning did."""
+
+    settings: GradualSettings
+    steps: int
+    resumed_at_step: int
+    seconds: float
+    history: tuple[EpochRecord, ...]
+
+
+def gradual_prune(
+    model: nn.Module,
+    dense: nn.Module,
+    sparsities: Mapping[str, float],
+    split: Split,
+    loss: Loss,
+    settings: GradualSettings,
+    checkpoint: Path | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
+) -> TrainingRecord:
+    """Train ``model``, in place, until every unit has exactly the sparsity of the plan.
+
+    Magnitude masks follow the cubic schedule unit by unit, then stay; SGD with a cosine learning rate. The order and
+    the augmentation of the data depend on the seed and the step alone, so that a run resumed from its checkpoint ends
+    in the same network as one that was never interrupted.
+
+    Args:
+        model: network to prune, with weights that follow ``settings.start``; ends in eval mode on the CPU.
+        dense: teacher, not changed.
+        sparsities: fraction of zeros by unit; units left out stay dense.
+        split: training data.
+        loss: of outputs, dense outputs and labels.
+        settings: see there.
+        checkpoint: file to resume from and to write to; None keeps nothing.
+        progress: called after every step.
+
+    Raises:
+        ArtifactError: the checkpoint is broken or another run's; the loss is not finite.
+        ValueError: there are fewer samples than one batch needs, or the epochs are not positive.
+    """
+    trainer = _Trainer(model, dense, sparsities, split, loss, settings)
+    resumed_at = trainer.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
+    started = saved = time.monotonic()
+    with channels_last(model, dense):
+        while trainer.step < trainer.steps:
+            trainer.run_step()
+            now = time.monotonic()
+            if checkpoint and (now - saved >= settings.checkpoint_s or trainer.step == trainer.steps):
+                trainer.save(checkpoint)
+                saved = now
+            if progress:
+                progress(trainer.report((now - started) / (trainer.step - resumed_at)))
+    trainer.finish()
+    seconds = time.monotonic() - started
+    return TrainingRecord(settings, trainer.steps, resumed_at, seconds, tuple(trainer.history))
+
+
+class _Trainer:
+    """The parts of one training: network, teacher, optimizer, masks, and the averages of the epoch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dense: nn.Module,
+        sparsities: Mapping[str, float],
+        split: Split,
+        loss: Loss,
+        settings: GradualSettings,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self._steps_an_epoch = len(split) // settings.batch_size
+        self.steps = settings.epochs * self._steps_an_epoch
+        if self.steps < 1:
+            raise ValueError(f"{settings.epochs} epochs of {len(split)} samples have no batch of {settings.batch_size}")
+        self._accelerator = Accelerator()
+        self._settings, self._sparsities, self._split, self._loss = settings, dict(sparsities), split, loss
+        optimizer = torch.optim.SGD(
+            model.parameters(), settings.peak_lr, settings.momentum, nesterov=True, weight_decay=settings.weight_decay
+        )
+        self._model, self._optimizer = self._accelerator.prepare(model, optimizer)
+        self._bare = model
+        self._dense = dense.eval().to(self._accelerator.device)
+        self._masks = nonzero_masks(model, sparsities) if settings.start == "database" else {}
+        self._sums = _Sums()
+        self.step = 0
+        self.history: list[EpochRecord] = []
+
+    def run_step(self) -> None:
+        """One batch: masks and learning rate by their schedules, gradients, update, masks again."""
+        self._follow_schedules()
+        inputs, labels = self._batch()
+        self._model.train()
+        with fast_autocast(inputs.device.type):
+            with torch.no_grad():
+                dense_outputs = self._dense(inputs)
+            outputs = self._model(inputs)
+        loss = self._loss(outputs, dense_outputs, labels)
+        self._accelerator.backward(loss)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        apply_masks(self._bare, self._masks)
+        self._count(float(loss.detach()), int((outputs.argmax(dim=1) == labels).sum()))
+
+    def report(self, seconds_a_step: float) -> TrainingProgress:
+        """Where the training stands."""
+        averages = self._sums.averages() if self._sums.samples else (self.history[-1].loss, self.history[-1].accuracy)
+        epoch = (self.step - 1) // self._steps_an_epoch
+        remaining_s = seconds_a_step * (self.steps - self.step)
+        return TrainingProgress(self.step, self.steps, epoch, *averages, sparsity(self._masks), remaining_s)
+
+    def finish(self) -> None:
+        """Leave the networks on the CPU and in eval mode."""
+        self._bare.cpu().eval()
+        self._dense.cpu()
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next step depends on."""
+        content = {
+            "key": self._key(),
+            "step": self.step,
+            "model": self._bare.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "masks": self._masks,
+            "sums": asdict(self._sums),
+            "history": [asdict(epoch) for epoch in self.history],
+        }
+        file = io.BytesIO()
+        torch.save(content, file)
+        write_atomically(path, file.getvalue())
+
+    def resume(self, path: Path) -> int:
+        """Go on from what `save` wrote; the step that it was written after."""
+        try:  # tensors and plain values only; accelerate's own load_state would run whatever a pickle holds
+            content = torch.load(path, map_location=self._accelerator.device, weights_only=True)
+            key = content["key"]
+        except Exception as error:  # torch raises many kinds on damaged files
+            raise ArtifactError(f"{path} is not a whole checkpoint; remove it to train from the beginning.") from error
+        if key != self._key():
+            raise ArtifactError(
+                f"{path} is the checkpoint of a training with another plan, network, data or settings: "
+                "give --out another folder, or remove the file to train from the beginning."
+            )
+        self._bare.load_state_dict(content["model"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        self.step, self._masks = content["step"], content["masks"]
+        self._sums = _Sums(**content["sums"])
+        self.history = [EpochRecord(**epoch) for epoch in content["history"]]
+        return self.step
+
+    def _key(self) -> str:
+        """Hash of what decides the course of the training."""
+        settings = asdict(self._settings)
+        del settings["checkpoint_s"]
+        shapes = {name: list(tensor.shape) for name, tensor in self._bare.state_dict().items()}
+        labels = hashlib.sha256(np.ascontiguousarray(self._split.labels).tobytes()).hexdigest()
+        content = json.dumps([settings, self._sparsities, shapes, labels], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _follow_schedules(self) -> None:
+        settings = self._settings
+        for group in self._optimizer.param_groups:
+            group["lr"] = cosine_lr(self.step, self.steps, settings.peak_lr, warmup=self.steps // 20)
+        growing = round(settings.pruning_share * self.steps)
+        due = self.step < growing and self.step % settings.mask_interval == 0
+        if settings.start == "dense" and (due or self.step == growing):
+            self._masks = {
+                unit: magnitude_mask(
+                    self._bare.get_parameter(f"{unit}.weight"),
+                    cubic_sparsity(self.step, growing, min(settings.first_sparsity, final), final),
+                )
+                for unit, final in self._sparsities.items()
+            }
+            apply_masks(self._bare, self._masks)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of this step; they depend on the seed and the step alone."""
+        seed, size = self._settings.seed, self._settings.batch_size
+        epoch, position = divmod(self.step, self._steps_an_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(len(self._split))
+        rows = order[position * size : (position + 1) * size]
+        inputs = torch.from_numpy(self._split.inputs(rows, augment=np.random.default_rng([seed, epoch, position])))
+        labels = torch.from_numpy(self._split.labels[rows])
+        device = self._accelerator.device
+        return in_channels_last(inputs.to(device)), labels.to(device)
+
+    def _count(self, loss: float, hits: int) -> None:
+        """Add a step to the averages, and close the epoch at its end."""
+        if not math.isfinite(loss):
+            raise ArtifactError(
+                f"The loss of training step {self.step} is not finite: check the weights, or train more slowly."
+            )
+        self._sums.add(loss, hits, self._settings.batch_size)
+        self.step += 1
+        if self.step % self._steps_an_epoch == 0:
+            epoch = self.step // self._steps_an_epoch - 1
+            self.history.append(EpochRecord(epoch, *self._sums.averages(), sparsity(self._masks)))
+            self._sums = _Sums()
+
+
+@dataclass
+class _Sums:
+    """Sums over the samples of an epoch so far."""
+
+    loss: float = 0.0
+    hits: int = 0
+    samples: int = 0
+
+    def add(self, loss: float, hits: int, samples: int) -> None:
+        """Count a batch of ``samples`` with its mean loss."""
+        self.loss += loss * samples
+        self.hits += hits
+        self.samples += samples
+
+    def averages(self) -> tuple[float, float]:
+        """Loss and accuracy."""
+        return self.loss / self.samples, self.hits / self.samples

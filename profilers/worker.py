@@ -1,0 +1,151 @@
+"""The measuring worker: a program of its own that times models under one runtime.
+
+It is packed with the runtimes' files into one zip file and run under the runtime's interpreter (3.8 or newer),
+here or on another device, so it imports the standard library, numpy and the runtime, and nothing else.
+
+It reads one job (JSON) from standard input and writes events (JSON, one a line) to standard output:
+
+    job     {"task": "measure", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "warmups", "rounds",
+             "seconds", "reference": MODEL, "groups": [[MODEL, …], …]}
+            {"task": "infer", "runtime", "threads", "batch_size", "cpus", "inputs", "model": MODEL, "outputs"}
+    MODEL   {"path", "precision"}
+    events  started {group} · measured {group, reference_s, samples_s, compile_s, first_s, supported_fraction}
+            · failed {group, error} · inferred {supported_fraction} · done {peak_rss_bytes, versions}
+
+The models of a group are compiled together and timed in turns with the reference, in random order in every
+round, so that whatever slows the machine down slows all of them.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import random
+import resource
+import sys
+import time
+import traceback
+from contextlib import ExitStack
+from typing import Any, Callable
+
+Job = Any
+Emit = Callable[[Any], Any]
+
+
+def main() -> None:
+    """Run the job on standard input."""
+    emit = claim_stdout()
+    job = json.load(sys.stdin)
+    if job.get("cpus"):
+        os.sched_setaffinity(0, job["cpus"])
+    import numpy as np
+
+    runtime = importlib.import_module("runtimes." + job["runtime"])
+    if job["task"] == "measure":
+        measure_groups(job, runtime, np, emit)
+    else:
+        infer(job, runtime, np, emit)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    emit({"event": "done", "peak_rss_bytes": peak_kib * 1024, "versions": runtime.versions()})
+
+
+def claim_stdout() -> Emit:
+    """Keep standard output for events: what a runtime prints goes to standard error."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    return lambda event: channel.write(json.dumps(event) + "\n")
+
+
+def measure_groups(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
+    """Time every group in turns with the reference; a group that fails is reported and passed over."""
+    rng = random.Random(job["seed"])
+    with open_model(job, runtime, job["reference"]) as reference:
+        for number, group in enumerate(job["groups"]):
+            emit({"event": "started", "group": number})
+            try:
+                emit(dict(measure_group(job, runtime, np, rng, reference, group), event="measured", group=number))
+            except Exception as error:
+                detail = traceback.format_exception_only(type(error), error)[-1].strip()
+                emit({"event": "failed", "group": number, "error": detail})
+
+
+def measure_group(job: Job, runtime: Any, np: Any, rng: random.Random, reference: Any, group: Any) -> Any:
+    """Compile the models of one group and time them in turns with the reference."""
+    with ExitStack() as stack:
+        compile_s, models = [], [reference]
+        for model in group:
+            start = time.perf_counter()
+            models.append(stack.enter_context(open_model(job, runtime, model)))
+            compile_s.append(time.perf_counter() - start)
+        feeds = [make_inputs(job, np, model) for model in models]
+        first_s = [seconds(model, feed) for model, feed in zip(models, feeds)]
+        for _ in range(job["warmups"] - 1):
+            for model, feed in zip(models, feeds):
+                model.run(feed)
+        samples = time_in_turns(job, rng, models, feeds)
+        return {
+            "reference_s": samples[0],
+            "samples_s": samples[1:],
+            "compile_s": compile_s,
+            "first_s": first_s[1:],
+            "supported_fraction": [model.supported_fraction() for model in models[1:]],
+        }
+
+
+def time_in_turns(job: Job, rng: random.Random, models: Any, feeds: Any) -> list[list[float]]:
+    """One sample of every model a round, in random order, until the rounds or the seconds are used up."""
+    samples: list[list[float]] = [[] for _ in models]
+    order = list(range(len(models)))
+    end = time.perf_counter() + job["seconds"]
+    gc.collect()
+    gc.disable()
+    for done in range(job["rounds"]):
+        if done >= 5 and time.perf_counter() > end:
+            break
+        rng.shuffle(order)
+        for index in order:
+            samples[index].append(seconds(models[index], feeds[index]))
+    gc.enable()
+    return samples
+
+
+def seconds(model: Any, feed: Any) -> float:
+    """Time one run."""
+    start = time.perf_counter_ns()
+    model.run(feed)
+    return (time.perf_counter_ns() - start) * 1e-9
+
+
+def open_model(job: Job, runtime: Any, model: Any) -> Any:
+    """Compile one model under the job's settings."""
+    return runtime.compile(model["path"], job["threads"], job["batch_size"], precision=model["precision"])
+
+
+def make_inputs(job: Job, np: Any, model: Any) -> Any:
+    """The first batch of the job's inputs, or seeded random ones of the model's shapes."""
+    if job.get("inputs"):
+        with np.load(job["inputs"]) as arrays:
+            return [np.ascontiguousarray(arrays[name][: job["batch_size"]]) for name in sorted(arrays.files)]
+    generator = np.random.default_rng(job["seed"])
+    return [generator.standard_normal(shape).astype(dtype) for _, shape, dtype in model.input_specs()]
+
+
+def infer(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
+    """Run every input through one model in batches, the last one padded, and write the first output."""
+    size = job["batch_size"]
+    with np.load(job["inputs"]) as arrays:
+        inputs = [arrays[name] for name in sorted(arrays.files)]
+    count, outputs = len(inputs[0]), []
+    with open_model(job, runtime, job["model"]) as model:
+        for start in range(0, count, size):
+            indices = np.arange(start, start + size) % count
+            outputs.append(model.run([np.ascontiguousarray(array[indices]) for array in inputs])[0].copy())
+        fraction = model.supported_fraction()
+    np.save(job["outputs"], np.concatenate(outputs)[:count])
+    emit({"event": "inferred", "supported_fraction": fraction})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Where and how it was measured: the probe, the host, the settings."""
+
+import shlex
+from collections.abc import Sequence
+
+from reports.document import Column, Section, Table
+from reports.formatting import duration, flatten, percent, plain, speedup
+from reports.records import ProbedRuntime, Run
+from reports.sections.tables import absent, facts, table, text_or
+
+
+def probe_section(run: Run) -> Section:
+    """What each runtime on this CPU gains from sparsity."""
+    runtimes = run.capability.runtimes
+    if not runtimes:
+        text = absent("What the runtimes gain from sparsity", run.capability.FILE, run.absent)
+        return Section("probe", "What this CPU can speed up", (text,))
+    text = "Speedup of single synthetic operations over dense, by sparsity."
+    best = table(
+        "Runtimes",
+        runtimes,
+        (
+            (Column("Runtime", numeric=False), lambda runtime: runtime.name),
+            (Column("Version", numeric=False), lambda runtime: text_or(runtime.version)),
+            (Column("Best speedup"), lambda runtime: speedup(runtime.best_speedup)),
+        ),
+    )
+    gains = _gains_table(runtimes)
+    return Section("probe", "What this CPU can speed up", (text,), (best, *((gains,) if gains.rows else ())))
+
+
+def _gains_table(runtimes: Sequence[ProbedRuntime]) -> Table:
+    sparsities = sorted({row.sparsity for runtime in runtimes for row in runtime.rows if row.sparsity is not None})
+    rows = []
+    for runtime in runtimes:
+        gains = {(row.operation, row.sparsity): row.speedup for row in runtime.rows}
+        for operation in dict.fromkeys(row.operation for row in runtime.rows):
+            speedups = (speedup(gains.get((operation, sparsity))) for sparsity in sparsities)
+            rows.append((runtime.name, operation, *speedups))
+    headings = (Column("Runtime", numeric=False), Column("Operation", numeric=False))
+    columns = (Column(percent(sparsity, 0)) for sparsity in sparsities)
+    return Table("Speedup at each sparsity", (*headings, *columns), tuple(rows))
+
+
+def host_section(run: Run) -> Section:
+    """Host, target, settings, versions and the time that every stage took."""
+    certificate, settings = run.certificate, run.run
+    target = certificate.target.model_dump(exclude_none=True)
+    versions = {**settings.versions, **certificate.versions}
+    candidates = (
+        facts("Target", flatten(target)),
+        facts("Host", flatten(certificate.host)),
+        facts("Settings", flatten(settings.config), ("Setting", "Value")),
+        facts("Versions", [(name, plain(version)) for name, version in sorted(versions.items())], ("Name", "Version")),
+        facts(
+            "Time of the stages",
+            [(name, duration(seconds)) for name, seconds in settings.stage_seconds.items()],
+            ("Stage", "Time"),
+        ),
+    )
+    command = command_text(run)
+    text = [f"Command: {command}"] if command else []
+    for said, what, file in (
+        (certificate.host, "Host", certificate.FILE),
+        (settings.config, "Settings", settings.FILE),
+    ):
+        if not said:
+            text.append(absent(what, file, run.absent))
+    return Section("host", "Host and settings", tuple(text), tuple(part for part in candidates if part.rows))
+
+
+def command_text(run: Run) -> str:
+    """The command that started the run, empty if unknown."""
+    command = run.run.command
+    return command if isinstance(command, str) else shlex.join(command or ())

@@ -1,0 +1,44 @@
+"""Errors that a user can act on; each knows the exit code that it ends a command with."""
+
+
+class UserError(Exception):
+    """Something that was asked for cannot be done: says what was asked, what is possible, what to do.
+
+    Anything else that reaches the top is a bug of ours and is shown as one.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A flag, a configuration file or a target is wrong."""
+
+
+class SpeedupError(UserError):
+    """The requested speedup was missed or cannot be reached."""
+
+    exit_code = 3
+
+
+class AccuracyError(UserError):
+    """The accuracy fell below the floor that was asked for."""
+
+    exit_code = 4
+
+
+class ArtifactError(UserError):
+    """A file that an earlier stage or another tool wrote is altered, broken or of another kind."""
+
+    exit_code = 5
+
+
+class InconclusiveError(UserError):
+    """The measurement's noise swamps the difference that it should show."""
+
+    exit_code = 6
+
+
+class RuntimeMissingError(UserError):
+    """A runtime or its environment is missing or does not work here."""
+
+    exit_code = 7

@@ -1,0 +1,97 @@
+"""The runtimes that there are, and which of them work here."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from targets import environments
+from targets.errors import RuntimeMissingError
+from targets.host import isa_features
+from targets.runtimes import deepsparse, onnxruntime, openvino
+from targets.runtimes.base import Runtime
+from targets.unknown import unknown_name
+
+RUNTIMES: dict[str, Runtime] = {
+    "deepsparse": deepsparse,
+    "openvino": openvino,
+    "onnxruntime": onnxruntime,
+}
+
+_LICENCE_NOTES = {
+    "deepsparse": "community licence: evaluation in development and test, no production use; end of life June 2025",
+    "openvino": "Apache 2.0: production use allowed",
+    "onnxruntime": "MIT: production use allowed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """A runtime as it is installed here.
+
+    Args:
+        families: compression families that it can be faster on in principle; the probe says whether it is.
+        interpreter: the Python that has it, None if it is not installed.
+        version: of the runtime, None if it is not installed.
+        licence_note: what its licence allows.
+        precisions: of the arithmetic, those that this CPU computes natively, ``fp32`` first.
+    """
+
+    name: str
+    families: tuple[str, ...]
+    interpreter: Path | None
+    version: str | None
+    licence_note: str
+    precisions: tuple[str, ...]
+
+
+def describe_runtime(name: str) -> RuntimeInfo:
+    """What is known of a runtime, installed or not.
+
+    Raises:
+        ConfigError: there is no such runtime.
+    """
+    if name not in RUNTIMES:
+        raise unknown_name("runtime", name, RUNTIMES)
+    interpreter, version = _installation(name)
+    return RuntimeInfo(name, RUNTIMES[name].FAMILIES, interpreter, version, _LICENCE_NOTES[name], _precisions(name))
+
+
+def installed_runtimes() -> list[RuntimeInfo]:
+    """Every runtime that can be measured here, those that gain from sparsity first."""
+    return [info for info in map(describe_runtime, RUNTIMES) if info.interpreter]
+
+
+def get_runtime(name: str) -> RuntimeInfo:
+    """A runtime that can be measured here.
+
+    Raises:
+        ConfigError: there is no such runtime.
+        RuntimeMissingError: it is not installed.
+    """
+    info = describe_runtime(name)
+    if info.interpreter is None:
+        there = ", ".join(other.name for other in installed_runtimes()) or "none"
+        raise RuntimeMissingError(
+            f"The runtime {name} is not installed; installed: {there}. "
+            f"Run `{_install_command(name)}`, or choose another one with --runtime."
+        )
+    return info
+
+
+def _installation(name: str) -> tuple[Path | None, str | None]:
+    if name in environments.MANAGED:
+        return environments.installation(name) or (None, None)
+    if importlib.util.find_spec(name) is None:
+        return None, None
+    return Path(sys.executable), metadata.version(name)
+
+
+def _install_command(name: str) -> str:
+    return f"pipeline runtimes install {name}" if name in environments.MANAGED else f"pip install {name}"
+
+
+def _precisions(name: str) -> tuple[str, ...]:
+    has_bf16 = any(feature in isa_features() for feature in ("avx512_bf16", "amx_bf16"))
+    return ("fp32", "bf16") if name == "openvino" and has_bf16 else ("fp32",)

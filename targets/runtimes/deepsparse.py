@@ -1,0 +1,72 @@
+"""DeepSparse: the runtime whose kernels are faster on unstructured zeros."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+from numpy.typing import NDArray
+
+NAME = "deepsparse"
+FAMILIES: tuple[str, ...] = ("unstructured",)
+
+
+def versions() -> dict[str, str]:
+    """Package → version of everything that computes."""
+    return {package: metadata.version(package) for package in ("deepsparse", "numpy", "onnx")}
+
+
+def compile(
+    model_path: str,
+    threads: int,
+    batch_size: int,
+    precision: str = "fp32",
+    profile: bool = False,  # noqa: ARG001 - there is nothing honest to count
+) -> CompiledModel:
+    """Compile an ONNX file; the batch size overrides the file's."""
+    if precision != "fp32":
+        raise ValueError(f"deepsparse computes fp32 models in fp32, not in {precision}")
+    os.environ["NM_DISABLE_ANALYTICS"] = "1"
+    os.environ["NM_LOGGING_LEVEL"] = "error"
+    from deepsparse import Engine
+
+    logging.getLogger("deepsparse").setLevel(logging.ERROR)
+    return CompiledModel(Engine(model_path, batch_size=batch_size, num_cores=threads))
+
+
+class CompiledModel:
+    """A DeepSparse engine.
+
+    It has no layer times: at its normal optimisation level it computes several layers as one, and its counters
+    exist only without those optimisations, where they mislead.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def __enter__(self) -> CompiledModel:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._engine = None
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs for one batch of C-contiguous inputs; the engine itself checks their shapes."""
+        outputs: list[NDArray[Any]] = self._engine.run(inputs, val_inp=False)
+        return outputs
+
+    def input_specs(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Name, shape with the batch and numpy type name of every input."""
+        samples = self._engine.generate_random_inputs()
+        named = zip(self._engine.input_names, samples)  # noqa: B905 - Python 3.8
+        return [(name, array.shape, array.dtype.name) for name, array in named]
+
+    def layer_times(self) -> None:
+        """None: see the class."""
+
+    def supported_fraction(self) -> float:
+        """Fraction of the operations that do not fall back to slow ones; 0.0 means that sparsity buys nothing."""
+        return float(self._engine.fraction_of_supported_ops)

@@ -1,0 +1,194 @@
+"""onnxruntime on CPUs, with all its graph optimisations."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NAME = "onnxruntime"
+FAMILIES: tuple[str, ...] = ()
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def versions() -> dict[str, str]:
+    """Package → version of everything that computes."""
+    return {package: metadata.version(package) for package in ("onnxruntime", "numpy")}
+
+
+def compile(
+    model_path: str, threads: int, batch_size: int, precision: str = "fp32", profile: bool = False
+) -> CompiledModel:
+    """Compile an ONNX file, whose batch must be dynamic or ``batch_size``."""
+    if precision != "fp32":
+        raise ValueError(f"onnxruntime computes fp32 models in fp32 on CPUs, not in {precision}")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    folder = tempfile.mkdtemp(prefix="onnxruntime-") if profile else None
+    options.enable_profiling = profile
+    options.profile_file_prefix = str(Path(folder or "", "profile"))
+    try:
+        session = onnxruntime.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
+        specs = [_spec(node, batch_size) for node in session.get_inputs()]
+    except BaseException:
+        _remove(folder)
+        raise
+    return CompiledModel(session, specs, model_path, folder)
+
+
+def _spec(node: Any, batch_size: int) -> tuple[str, tuple[int, ...], str]:
+    batch, *rest = node.shape
+    if not all(isinstance(size, int) for size in rest):
+        raise ValueError(f"input {node.name} has the shape {node.shape}: only the batch may be dynamic")
+    if isinstance(batch, int) and batch != batch_size:
+        raise ValueError(f"input {node.name} has the fixed batch size {batch}, not {batch_size}: export it again")
+    kind = node.type[len("tensor(") : -1]
+    return node.name, (batch_size, *rest), {"float": "float32", "double": "float64"}.get(kind, kind)
+
+
+def _remove(folder: str | None) -> None:
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class CompiledModel:
+    """A session; while it is profiled, ``folder`` holds the profile that it writes."""
+
+    def __init__(
+        self, session: Any, specs: list[tuple[str, tuple[int, ...], str]], model_path: str, folder: str | None
+    ) -> None:
+        self._session = session
+        self._specs = specs
+        self._names = [name for name, _, _ in specs]
+        self._model_path = model_path
+        self._folder = folder
+        self._times: dict[str, float] | None = None
+
+    def __enter__(self) -> CompiledModel:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._folder and self._times is None:
+            self._session.end_profiling()
+        self._session = None
+        _remove(self._folder)
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Outputs for one batch of C-contiguous inputs, which are read in place."""
+        feeds = dict(zip(self._names, inputs))  # noqa: B905 - Python 3.8
+        outputs: list[NDArray[Any]] = self._session.run(None, feeds)
+        return outputs
+
+    def input_specs(self) -> list[tuple[str, tuple[int, ...], str]]:
+        """Name, shape with the batch and numpy type name of every input."""
+        return self._specs
+
+    def layer_times(self) -> dict[str, float] | None:
+        """Median seconds of every executed node, fused ones credited to their layer; ends the profiling."""
+        if self._folder and self._times is None:
+            events = json.loads(Path(self._session.end_profiling()).read_text())
+            self._times = _layer_times(events, _read_graph(Path(self._model_path).read_bytes()))
+        return self._times
+
+    def supported_fraction(self) -> None:
+        """None: onnxruntime has one set of kernels and refuses what it cannot compute."""
+
+
+def _layer_times(events: list[dict[str, Any]], graph: list[Node]) -> dict[str, float]:
+    suffix = "_kernel_time"
+    samples: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(suffix):
+            key = event["name"][: -len(suffix)], event["args"]["op_name"]
+            samples.setdefault(key, []).append(event["dur"] * 1e-6)
+    by_name = {node.name: node for node in graph}
+    by_output = {output: node for node in graph for output in node.outputs}
+    times: dict[str, float] = {}
+    for (name, operation), seconds in samples.items():
+        # Nodes in the blocked layout are called after the output that they compute; others say what was fused.
+        stem = re.sub(r"_nchwc$|(/\w+Fusion/?)+$", "", name)
+        node = by_name.get(stem) or by_output.get(stem)
+        if node and operation.endswith(_LAYERS) and node.operation not in _LAYERS:
+            node = _only_layer_before(node, by_output)
+        credited = node.name or node.outputs[0] if node else name
+        times[credited] = times.get(credited, 0.0) + float(np.median(seconds))
+    return times
+
+
+def _only_layer_before(node: Node, by_output: dict[str, Node]) -> Node | None:
+    """The layer whose output ``node`` post-processes, None if there are several such layers."""
+    found, seen, stack = {}, set(), [node]
+    while stack:
+        for name in stack.pop().inputs:
+            source = by_output.get(name)
+            if source and source.operation in _LAYERS:
+                found[name] = source
+            elif source and name not in seen:
+                seen.add(name)
+                stack.append(source)
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+class Node(NamedTuple):
+    """A node of an ONNX graph."""
+
+    name: str
+    operation: str
+    inputs: list[str]
+    outputs: list[str]
+
+
+def _read_graph(model: bytes) -> list[Node]:
+    """Nodes of an ONNX file, by the field numbers of its published protobuf schema.
+
+    The profile names fused nodes after outputs, so the graph must be known; the onnx package may be absent here.
+    """
+    nodes = []
+    for graph in _fields(memoryview(model), 7):
+        for message in _fields(graph, 1):
+            inputs, outputs, name, operation = (
+                [str(text, "utf-8") for text in _fields(message, number)] for number in (1, 2, 3, 4)
+            )
+            nodes.append(Node("".join(name), "".join(operation), inputs, outputs))
+    return nodes
+
+
+def _fields(message: memoryview, number: int) -> Iterator[memoryview]:
+    """Contents of every length-delimited field ``number`` of a protobuf message."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        kind = tag & 7
+        if kind == 0:
+            _, position = _varint(message, position)
+            continue
+        size, position = _varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
+        if kind == 2 and tag >> 3 == number:
+            yield message[position : position + size]
+        position += size
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """An integer of seven bits a byte, and the position behind it."""
+    value = shift = 0
+    while True:
+        byte = message[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            return value, position

@@ -1,0 +1,80 @@
+"""What is certified, what is not, and why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.certificate import Protocol, accuracy_record, measure_best_dense, measure_speedup, verdict
+from pipeline.models.base import Score
+from profilers.measure import Bench, Effort
+from profilers.statistics import Interval
+from targets.errors import RuntimeMissingError
+from targets.registry import get_runtime
+from targets.target import Target
+from tests.profilers.test_measure import write_matmul
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "noise", "status"),
+    [
+        (3.01, 3.05, 0.01, "certified"),
+        (3.0, 3.0, 0.0, "certified"),
+        (2.98, 3.04, 0.01, "inconclusive"),
+        (2.90, 2.99, 0.01, "missed"),
+        (3.2, 3.4, 2.5, "inconclusive"),
+    ],
+)
+def test_the_verdict_follows_the_whole_interval_and_the_noise(
+    low: float, high: float, noise: float, status: str
+) -> None:
+    assert verdict(3.0, Interval((low + high) / 2, low, high, 0.95), noise) == status
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    target = Target(name="test", vendor="any", runtime="onnxruntime", threads=1, batch_size=4)
+    return Bench(get_runtime("onnxruntime"), target)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return write_matmul(folder / "dense.onnx", 512, 12), write_matmul(folder / "small.onnx", 512, 2)
+
+
+def test_a_real_certificate_measures_in_several_processes_and_against_itself(
+    bench: Bench, files: tuple[Path, Path]
+) -> None:
+    protocol = Protocol(processes=2, most_processes=3, half_width=0.5, effort=Effort(2, 15, 5.0))
+    evidence = measure_speedup(bench, *files, protocol, seed=0)
+    assert 2 <= len(evidence.processes) <= 3
+    assert evidence.speedup.low > 1.3
+    assert evidence.null.value == pytest.approx(1.0, abs=0.3)
+    assert evidence.noise_floor >= abs(evidence.null.value - 1)
+    assert evidence.compressed_s < evidence.baseline_s
+
+
+def test_a_network_that_does_not_run_has_no_certificate(bench: Bench, files: tuple[Path, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no")
+    with pytest.raises(RuntimeMissingError, match="compressed"):
+        measure_speedup(bench, files[0], broken, Protocol(processes=2, effort=Effort(1, 5, 1.0)), seed=0)
+
+
+def test_the_best_dense_is_the_fastest_of_all_that_run(bench: Bench, files: tuple[Path, Path]) -> None:
+    times = measure_best_dense(bench, [get_runtime("onnxruntime"), get_runtime("openvino")], files[0], seed=0)
+    assert {time.runtime for time in times} == {"onnxruntime", "openvino"}
+    assert times == sorted(times, key=lambda time: time.latency_s)
+
+
+def test_the_accuracy_interval_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    hits = (rng.random(2000) < 0.9).astype(float)
+    worse = hits.copy()
+    worse[np.flatnonzero(hits)[:20]] = 0
+    record = accuracy_record(Score("top-1", hits.mean(), hits), Score("top-1", worse.mean(), worse))
+    assert record["difference"] == pytest.approx(-0.01)
+    assert -0.016 < record["ci_low"] < -0.01 < record["ci_high"] < -0.004
+    same = accuracy_record(Score("top-1", hits.mean(), hits), Score("top-1", hits.mean(), hits))
+    assert same["ci_low"] == same["ci_high"] == 0

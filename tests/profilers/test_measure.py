@@ -1,0 +1,133 @@
+"""Real measurements in real worker processes, on onnxruntime, which is always there."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from profilers.measure import Bench, Candidate, Effort
+from targets.errors import RuntimeMissingError
+from targets.registry import RuntimeInfo, get_runtime
+from targets.target import Target
+
+QUICK = Effort(warmups=1, rounds=6, seconds=5.0, timeout_s=60)
+
+
+def write_matmul(path: Path, width: int, layers: int) -> Path:
+    rng = np.random.default_rng(0)
+    nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(layers)]
+    weights = [
+        numpy_helper.from_array((rng.standard_normal((width, width)) / width).astype(np.float32), f"w{i}")
+        for i in range(layers)
+    ]
+    ends = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, [4, width]) for i in (0, layers)]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def dense(folder: Path) -> Candidate:
+    return Candidate("dense", write_matmul(folder / "dense.onnx", 512, 12))
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> Candidate:
+    return Candidate("small", write_matmul(folder / "small.onnx", 512, 2))
+
+
+@pytest.fixture(scope="module")
+def broken(folder: Path) -> Candidate:
+    path = folder / "broken.onnx"
+    path.write_bytes(b"not a model")
+    return Candidate("broken", path)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    target = Target(name="test", vendor="any", runtime="onnxruntime", threads=1, batch_size=4)
+    return Bench(get_runtime("onnxruntime"), target, effort=QUICK)
+
+
+def test_a_network_with_a_sixth_of_the_work_is_faster_and_every_sample_is_kept(
+    bench: Bench, dense: Candidate, small: Candidate
+) -> None:
+    ((measured,),) = bench.measure(dense, [[small]])
+    assert measured.error is None
+    assert len(measured.samples_s) == len(measured.reference_s) == 6
+    assert measured.speedup > 1.5
+    assert measured.compile_s is not None
+    assert measured.compile_s > 0
+
+
+def test_members_of_a_group_share_their_rounds(bench: Bench, dense: Candidate, small: Candidate) -> None:
+    ((compressed, again),) = bench.measure(dense, [[small, dense]])
+    assert compressed.reference_s == again.reference_s
+
+
+def test_a_model_that_does_not_load_is_data_and_the_rest_is_measured(
+    bench: Bench, dense: Candidate, small: Candidate, broken: Candidate
+) -> None:
+    seen: list[int] = []
+    results = bench.measure(dense, [[small], [broken], [small]], on_group=seen.append)
+    assert [group[0].error is None for group in results] == [True, False, True]
+    assert seen == [1, 2, 3]
+
+
+def test_a_reference_that_does_not_load_is_an_error_that_names_it(
+    bench: Bench, small: Candidate, broken: Candidate
+) -> None:
+    with pytest.raises(RuntimeMissingError, match="broken"):
+        bench.measure(broken, [[small]])
+
+
+def test_a_worker_that_hangs_is_killed_and_reported(bench: Bench, dense: Candidate, small: Candidate) -> None:
+    hopeless = Effort(warmups=1, rounds=10_000, seconds=1e9, timeout_s=3)
+    ((measured,),) = bench.measure(dense, [[small]], effort=hopeless)
+    assert measured.error is not None
+    assert "3 s" in measured.error
+
+
+def test_a_crash_of_the_engine_costs_one_group(
+    folder: Path, dense: Candidate, small: Candidate, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime that dies on one of the models, as engines do: by a signal, without a word of Python."""
+    runtime = folder / "runtimes"
+    runtime.mkdir(exist_ok=True)
+    source = Path(sys.modules["targets.runtimes"].__file__ or "").parent
+    (runtime / "__init__.py").touch()
+    (runtime / "onnxruntime.py").write_text(
+        (source / "onnxruntime.py").read_text()
+        + "\n_real = compile\n"
+        + "def compile(model_path, *args, **kwargs):\n"
+        + "    if 'crash' in model_path:\n        os.abort()\n"
+        + "    return _real(model_path, *args, **kwargs)\n"
+        + "import os\n"
+    )
+    monkeypatch.setattr("profilers.measure.targets.runtimes.__file__", str(runtime / "__init__.py"))
+    crash = Candidate("crash", write_matmul(folder / "crash.onnx", 64, 1))
+    results = bench.measure(dense, [[small], [crash], [small]])
+    assert [group[0].error is None for group in results] == [True, False, True]
+    assert "-6" in (results[1][0].error or "")
+
+
+def test_inference_gives_every_row_once_whatever_the_batch_size(bench: Bench, small: Candidate) -> None:
+    inputs = np.random.default_rng(0).standard_normal((10, 512)).astype(np.float32)
+    weights = [numpy_helper.to_array(w) for w in onnx.load(str(small.path)).graph.initializer]
+    expected = inputs @ weights[0] @ weights[1]
+    np.testing.assert_allclose(bench.infer(small, inputs), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_an_interpreter_that_is_gone_is_an_error(dense: Candidate, small: Candidate, bench: Bench) -> None:
+    info = RuntimeInfo("onnxruntime", (), Path(sys.executable), "0", "", ("fp32",))
+    other = Bench(info, bench.target, inputs=Path("/nonexistent.npz"), effort=QUICK)
+    ((measured,),) = other.measure(dense, [[small]])
+    assert measured.error is not None
