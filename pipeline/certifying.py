@@ -1,5 +1,6 @@
 """Certify the exported network, and measure what a uniform plan would have given instead."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.certificate import (
     verdict,
 )
 from pipeline.context import Run
+from pipeline.export import unit_initialisers
 from pipeline.models.base import Predict, Score
 from pipeline.plan import load_plan
 from profilers.measure import Candidate
@@ -50,7 +52,7 @@ def certify_network(run: Run) -> Certificate:
     return _certificate(run, evidence, dense_times, scores)
 
 
-def _predict(run: Run, path: Any) -> Predict:
+def _predict(run: Run, path: Path) -> Predict:
     return lambda inputs: run.bench.infer(Candidate(path.stem, path), inputs)
 
 
@@ -111,8 +113,6 @@ def sparse_bytes(run: Run) -> int:
 
 
 def _unit_weights(run: Run) -> list[Any]:
-    from pipeline.export import unit_initialisers
-
     path = run.folder.file("model.onnx")
     names = set(unit_initialisers(path, run.units).values())
     return [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if t.name in names]

@@ -12,6 +12,10 @@ MARGIN = 0.018
 ACCEPTED = (0.008, 0.035)
 """Measured over requested, less one, with which a plan is taken."""
 
+REFITS = 3
+"""Rounds after which the table is corrected. A solver finds anew what a changed table is wrong about; with the table at
+rest its plans follow the budget smoothly, and scaling the budget alone ends the loop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -57,13 +61,13 @@ def run_loop(
     allocate: Allocate,
     measure: Measure,
     *,
-    most_rounds: int = 6,
+    most_rounds: int = 9,
     on_round: Callable[[Round], None] | None = None,
 ) -> LoopResult:
     """Find a plan whose *measured* speedup is the requested one, or a little more.
 
-    Every round measures the plan and its neighbours, adds them to the table, and scales the next budget by what the
-    refitted table still gets wrong about the plan.
+    Every round measures the plan and its neighbours. The first ones add that to the table; all of them scale the next
+    budget by what the table still gets wrong about the plan.
 
     Raises:
         SpeedupError: no plan reaches the request; says what the fastest one measured.
@@ -85,7 +89,8 @@ def run_loop(
         rounds.append(this)
         if on_round:
             on_round(this)
-        table = table.refit(measured)
+        if number < REFITS:
+            table = table.refit(measured)
         correction = measured[0].relative * table.dense_s / table.predict(proposal.choice)
         if ACCEPTED[0] <= this.measured_speedup / speedup - 1 <= ACCEPTED[1]:
             break
@@ -107,6 +112,7 @@ def unreachable(table: LatencyTable, speedup: float) -> SpeedupError:
     fixed = table.fixed_s * 1e3
     return SpeedupError(
         f"{speedup:g}x is unreachable here: the fastest plan measured gives {measured:.2f}x, the fastest that the "
-        f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no level changes them.\n"
-        f"Lower --speedup to at most {0.98 * measured:.2f}, or try a larger --batch-size or another --runtime."
+        f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no level "
+        f"changes them.\nLower --speedup to at most {0.98 * measured:.2f}, or try a larger --batch-size or another "
+        "--runtime."
     )

@@ -32,9 +32,7 @@ class RunConfig(BaseModel):
         "spdy", description="what chooses every unit's level"
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
-    solver: Literal["obs", "least-squares", "adaprune", "none"] = Field(
-        "obs", description="what the other weights become"
-    )
+    solver: Literal["auto", "least-squares", "blocked"] = Field("auto", description="what the other weights become")
     levels: int = Field(42, ge=3, le=200, description="levels a unit, dense included")
     calibration_samples: int = Field(1024, ge=16, description="training samples for statistics, search and correction")
     evaluations: int = Field(400, ge=1, description="candidate evaluations of the search, at most")

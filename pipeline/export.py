@@ -72,6 +72,7 @@ def export_onnx(model: nn.Module, example_shape: Sequence[int], path: Path) -> E
     """
     graph = _torchscript_export(model, example_shape)
     graph.ir_version = min(graph.ir_version, MAX_IR_VERSION)
+    _give_each_node_its_own(graph.graph)
     flushed = sum(_flush_denormals(tensor) for tensor in graph.graph.initializer)
     onnx.checker.check_model(graph)
     content = graph.SerializeToString()
@@ -119,14 +120,12 @@ class PlanPatcher:
         units: those that a plan may name.
 
     Raises:
-        ArtifactError: the file is broken, or a unit is not in it or shares its weight with another.
+        ArtifactError: the file is broken, or a unit is not in it.
     """
 
     def __init__(self, path: Path, units: Sequence[Unit]) -> None:
         self._model = _load(path)
         initialisers = unit_initialisers(self._model, units)
-        if len(set(initialisers.values())) < len(initialisers):
-            raise ArtifactError(f"{path}: two units share one weight; export the dense network.")
         tensors = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._tensors = {unit: tensors[name] for unit, name in initialisers.items()}
         self._dense = {unit: numpy_helper.to_array(tensor).copy() for unit, tensor in self._tensors.items()}
@@ -281,6 +280,15 @@ def _torchscript_export(model: nn.Module, example_shape: Sequence[int]) -> onnx.
         )
         model.train(training)
         return onnx.load(path)
+
+
+def _give_each_node_its_own(graph: onnx.GraphProto) -> None:
+    """Undo the exporter's sharing of equal tensors, in place: each copy becomes an initialiser that can be patched."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    copies = [node for node in graph.node if node.op_type == "Identity" and node.input[0] in tensors]
+    for node in copies:
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(tensors[node.input[0]]), node.output[0]))
+        graph.node.remove(node)
 
 
 def _flush_denormals(tensor: onnx.TensorProto) -> int:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.closed_loop import LoopResult
 from pipeline.models.base import Unit
 from pipeline.run_folder import read_json, write_json
@@ -23,14 +26,14 @@ def save_plan(
     found: LoopResult,
     units: Sequence[Unit],
     levels: Sequence[Level],
-    errors: Mapping[str, Mapping[str, float]],
+    errors: NDArray[np.float64],
     trace: Sequence[TraceRow],
     seconds: float,
 ) -> None:
     """Write the plan with everything that a reader of it may ask for.
 
     Args:
-        errors: unit → level's key → normalised reconstruction error.
+        errors: [units, levels] relative reconstruction errors.
         seconds: that the search took.
     """
     table = found.table
@@ -47,7 +50,7 @@ def save_plan(
                 "level": {"family": level.family, "amount": level.amount, "precision": level.precision},
                 "dense_s": float(table.seconds[row, 0]) if unit.prunable else None,
                 "seconds": float(table.seconds[row, index]) if unit.prunable else None,
-                "error": errors[unit.name][level.key] if unit.prunable else 0.0,
+                "error": float(errors[row, index]),
             }
         )
     rounds = [

@@ -1,17 +1,109 @@
 """What brings accuracy back once weights are gone: output matching, and gradual pruning when epochs are allowed."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from calibration.batch_norm import reestimate_batch_norm
+from pipeline.compression.database import Database
+from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
+from pipeline.models.inference import torch_predict
+from pipeline.run_folder import write_json
+from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
+from pipeline.training.gradual import GradualSettings, TrainingProgress, gradual_prune
+from pipeline.training.masks import nonzero_masks
 from targets.levels import Level
 
 BATCH = 128
 
 
-def recover(run: Run, plan: Mapping[str, Level], key: str) -> None:
+def recover(run: Run, plan: Mapping[str, Level]) -> None:
     """Correct the stitched plan → corrected.safetensors; prune gradually if asked → checkpoint.safetensors."""
-    network = corrected_network(run, plan)
+    network, record = corrected_network(run, plan)
     save_network(run, network, "corrected.safetensors")
+    write_json(run.folder.file("correction.json"), {"schema": 1, **record})
     if run.config.epochs:
-        network = trained_network(run, plan, network, key)
+        network = trained_network(run, plan, network)
     save_network(run, network, "checkpoint.safetensors")
+
+
+def corrected_network(run: Run, plan: Mapping[str, Level]) -> tuple[nn.Module, dict[str, Any]]:
+    """The stitched network with batch norm re-estimated and outputs matched to the dense one's, and what that did."""
+    network = run.copy_of_dense()
+    Stitcher(network, Database(run.folder.file("database"))).apply(plan)
+    reestimate_batch_norm(network, torch.split(torch.from_numpy(run.calibration_inputs), BATCH))
+    record: dict[str, Any] = {"batch_norm": "re-estimated on the calibration set", "history": []}
+    passes = run.config.correction_passes
+    if passes:
+        with run.reporter.task("matching outputs", passes) as task:
+
+            def show(done: PassRecord, _: CorrectionSettings) -> None:
+                task.update(done.number + 1, f"loss {done.loss:.4f}")
+
+            corrected = match_outputs(
+                network,
+                run.dense,
+                run.calibration_inputs,
+                run.adapter.blocks(network),
+                nonzero_masks(network, compressed_units(plan)),
+                run.adapter.calibration_loss,
+                CorrectionSettings(passes=passes, seed=run.config.seed),
+                progress=show,
+            )
+        history = [{"step": entry.number + 1, **asdict(entry)} for entry in corrected.history]
+        record |= asdict(corrected) | {"history": history}
+    record["accuracy"] = accuracy_of(run, network)
+    kept = "corrected" if passes else "stitched, batch norm re-estimated"
+    run.reporter.say(f"{kept}: {run.adapter.metric} {record['accuracy']:.2%}")
+    return network, record
+
+
+def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> nn.Module:
+    """Gradual pruning towards the plan, from the dense network or, keeping its zeros, from the corrected one."""
+    settings = GradualSettings(epochs=run.config.epochs, seed=run.config.seed)
+    student = network if settings.start == "database" else run.copy_of_dense()
+    sparsities = {unit: plan[unit].amount for unit in compressed_units(plan)}
+    with run.reporter.task("training", 1) as task:
+
+        def show(at: TrainingProgress) -> None:
+            note = f"epoch {at.epoch + 1}, loss {at.loss:.3f}, accuracy {at.accuracy:.1%}, sparsity {at.sparsity:.0%}"
+            task.update(at.step, note, at.steps)
+
+        record = gradual_prune(
+            student,
+            run.dense,
+            sparsities,
+            run.splits.train,
+            run.adapter.training_loss,
+            settings,
+            run.folder.file("training.pt"),
+            show,
+        )
+    accuracy = accuracy_of(run, student)
+    run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
+    write_json(run.folder.file("training.json"), {"schema": 1, **asdict(record), "accuracy": accuracy})
+    return student
+
+
+def compressed_units(plan: Mapping[str, Level]) -> list[str]:
+    """Units that the plan does not leave dense."""
+    return [unit for unit, level in plan.items() if level.amount > 0]
+
+
+def accuracy_of(run: Run, network: nn.Module) -> float:
+    """Score on the held-out split, in torch."""
+    return run.adapter.evaluate(torch_predict(network), run.splits).value
+
+
+def save_network(run: Run, network: nn.Module, name: str) -> None:
+    """Write a network's weights, whole or not at all."""
+    state: dict[str, Tensor] = {key: value.contiguous() for key, value in network.state_dict().items()}
+    path = run.folder.file(name)
+    part = path.with_name(path.name + ".part")
+    save_file(state, part)
+    part.replace(path)

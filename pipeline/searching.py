@@ -1,23 +1,27 @@
 """One search over one database: proposes plans for corrected tables and remembers what it learned."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.closed_loop import Proposal
+from pipeline.closed_loop import REFITS, LoopResult, Proposal, Round, run_loop
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.console import Task
 from pipeline.context import Run
 from pipeline.evaluation import CandidateLoss, outputs_of
+from pipeline.measuring import PlanBench
 from pipeline.run_folder import Log, digest
 from pipeline.search.allocators import ALLOCATORS, Problem
 from pipeline.search.spdy import Knobs, LossMemory, Progress, TraceRow
-from profilers.latency_table import Choice, LatencyTable
+from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
+from profilers.profile import neighbours
 
+NEIGHBOURS = 4
+"""Plans near a solved one that are measured with it."""
 LATER_EVALUATIONS = 60
 """Evaluations in the rounds after the first: the sensitivities are known, only the table was corrected."""
 
@@ -30,11 +34,11 @@ class Searcher:
     """
 
     def __init__(self, run: Run, database: Database, allocator: str, database_key: str) -> None:
-        self._run, self._allocator, self.database = run, ALLOCATORS[allocator], database
-        self._errors = measured_errors(run, database)
+        self._run, self._allocator = run, ALLOCATORS[allocator]
+        self.errors = measured_errors(run, database)
         self._prunable = np.array([unit.prunable for unit in run.units])
         self._network = run.copy_of_dense()
-        self.stitcher = Stitcher(self._network, run.units, database)
+        self.stitcher = Stitcher(self._network, database)
         self._memory = LossMemory()
         self._coefficients: NDArray[np.float64] | None = None
         self.trace: list[TraceRow] = []
@@ -57,7 +61,7 @@ class Searcher:
             Problem(
                 tuple(unit.name for unit in self._run.units),
                 self._run.levels,
-                self._errors,
+                self.errors,
                 table.costs(),
                 self._prunable,
                 budget_s - table.fixed_s,
@@ -96,9 +100,8 @@ class Searcher:
         knobs = Knobs(max_evaluations=limit, memory=self._memory, on_progress=show)
         if number == 0 or self._coefficients is None:
             return knobs
-        return replace(
-            knobs, starts=0, extra_starts=(self._coefficients,), max_evaluations=min(LATER_EVALUATIONS, limit)
-        )
+        later = min(LATER_EVALUATIONS, limit) if number < REFITS else 1
+        return replace(knobs, starts=0, extra_starts=(self._coefficients,), max_evaluations=later)
 
     def _magnitudes(self, unit: str) -> NDArray[np.floating]:
         weight = self._run.dense.get_submodule(unit).get_parameter("weight").detach().numpy()
@@ -106,13 +109,40 @@ class Searcher:
 
 
 def measured_errors(run: Run, database: Database) -> NDArray[np.float64]:
-    """[units, levels] normalised reconstruction errors; zero for units that stay dense."""
-    table = database.errors()
-    return np.array(
-        [[table[unit.name][level.key] if unit.prunable else 0.0 for level in run.levels] for unit in run.units]
-    )
+    """[units, levels] relative reconstruction errors; zero for units that stay dense."""
+    measured = dict(zip(database.units, database.errors(), strict=True))
+    nothing = np.zeros(len(run.levels))
+    return np.array([measured.get(unit.name, nothing) for unit in run.units])
 
 
 def replace_evaluation(row: TraceRow, offset: int) -> TraceRow:
     """The row, counted over all rounds."""
     return row._replace(evaluation=row.evaluation + offset)
+
+
+def solve_in_loop(run: Run, searcher: Searcher, speedup: float, say: Callable[[str], None]) -> LoopResult:
+    """The plan whose measured speedup is the requested one, found by closing the loop around one searcher.
+
+    Raises:
+        SpeedupError: no plan is that fast.
+    """
+    bench = PlanBench(run)
+    rng = np.random.default_rng(run.config.seed)
+
+    def measure(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
+        return bench.solved(choice, searcher.masks(choice), neighbours(table, choice, NEIGHBOURS, rng))
+
+    def show(turn: Round) -> None:
+        loss = f", loss {turn.loss:.4f}" if turn.loss is not None else ""
+        say(
+            f"round {turn.number + 1}: predicted {turn.predicted_speedup:.2f}x, "
+            f"measured {turn.measured_speedup:.2f}x{loss}"
+        )
+
+    with run.reporter.task("searching", run.config.evaluations) as task:
+
+        def allocate(table: LatencyTable, budget_s: float, number: int) -> Proposal:
+            return searcher.allocate(table, budget_s, number, task)
+
+        table = LatencyTable.load(run.folder.file("latency_table.json"))
+        return run_loop(table, speedup, allocate, measure, on_round=show)

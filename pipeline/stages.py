@@ -14,8 +14,9 @@ import torch
 from calibration.statistics import collect_statistics
 from pipeline.bundle import check_bundle, write_bundle
 from pipeline.certificate import CERTIFIED
-from pipeline.certifying import certify_network, compare_with_uniform
-from pipeline.closed_loop import Proposal, Round, run_loop, unreachable
+from pipeline.certifying import certify_network
+from pipeline.closed_loop import unreachable
+from pipeline.comparing import compare_with_uniform
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
@@ -26,14 +27,13 @@ from pipeline.recovery import recover
 from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
-from pipeline.searching import Searcher
+from pipeline.searching import Searcher, solve_in_loop
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability, probe
-from profilers.profile import PlanCounts, cheapest, neighbours, profile
+from profilers.profile import PlanCounts, cheapest, profile
 from reports.write import write_reports
 from targets.errors import SpeedupError
 
-NEIGHBOURS = 4
 STATISTICS_BATCH = 64
 
 
@@ -127,13 +127,13 @@ def database_stage(run: Run) -> None:
         with run.reporter.task("reconstructing", len(units)) as task:
             build_database(
                 units,
-                model,
+                model.state_dict(),
                 collect_statistics(model, [unit.name for unit in units], inputs),
                 run.levels,
+                folder,
                 criterion=run.config.criterion,
                 solver=run.config.solver,
-                folder=folder,
-                progress=lambda done, total: task.update(done, total=total),
+                progress=lambda done, total, name: task.update(done, name, total),
             )
 
     run.folder.stage("database", database_key(run), [folder.name], work)
@@ -145,9 +145,9 @@ def search_stage(run: Run) -> None:
     aim = run.aim()
 
     def work() -> None:
-        searcher = Searcher(run, Database.open(run.folder.file("database")), run.config.allocator, database_key(run))
+        searcher = Searcher(run, Database(run.folder.file("database")), run.config.allocator, database_key(run))
         start = time.perf_counter()
-        found = solve_in_loop(run, searcher, aim)
+        found = solve_in_loop(run, searcher, aim, run.reporter.say)
         save_plan(
             path,
             allocator=run.config.allocator,
@@ -155,7 +155,7 @@ def search_stage(run: Run) -> None:
             found=found,
             units=run.units,
             levels=run.levels,
-            errors=searcher.database.errors(),
+            errors=searcher.errors,
             trace=searcher.trace,
             seconds=time.perf_counter() - start,
         )
@@ -171,36 +171,12 @@ def search_stage(run: Run) -> None:
     )
 
 
-def solve_in_loop(run: Run, searcher: Searcher, speedup: float) -> Any:
-    """Close the loop around one searcher."""
-    bench = PlanBench(run)
-    rng = np.random.default_rng(run.config.seed)
-
-    def measure(table: LatencyTable, choice: Choice) -> Any:
-        return bench.solved(choice, searcher.masks(choice), neighbours(table, choice, NEIGHBOURS, rng))
-
-    def show(turn: Round) -> None:
-        loss = f", loss {turn.loss:.4f}" if turn.loss is not None else ""
-        run.reporter.say(
-            f"round {turn.number + 1}: predicted {turn.predicted_speedup:.2f}x, "
-            f"measured {turn.measured_speedup:.2f}x{loss}"
-        )
-
-    with run.reporter.task("searching", run.config.evaluations) as task:
-
-        def allocate(table: LatencyTable, budget_s: float, number: int) -> Proposal:
-            return searcher.allocate(table, budget_s, number, task)
-
-        table = LatencyTable.load(run.folder.file("latency_table.json"))
-        return run_loop(table, speedup, allocate, measure, on_round=show)
-
-
 def prune_stage(run: Run) -> None:
     """Plan and data → corrected.safetensors, and checkpoint.safetensors after gradual pruning."""
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
     config = run.config
     key = digest("prune", database_key(run), record["choice"], config.correction_passes, config.epochs, config.seed)
-    run.folder.stage("prune", key, ["corrected.safetensors", "checkpoint.safetensors"], lambda: recover(run, plan, key))
+    run.folder.stage("prune", key, ["corrected.safetensors", "checkpoint.safetensors"], lambda: recover(run, plan))
 
 
 def export_stage(run: Run) -> None:
@@ -241,7 +217,9 @@ def compare_stage(run: Run) -> None:
     path = run.folder.file("comparison.json")
     corrected = file_digest(run.folder.file("corrected.safetensors"))
     key = digest("compare", run.host_key, corrected, run.table_key(), run.config.correction_passes)
-    run.folder.stage("compare", key, [path.name], lambda: write_json(path, compare_with_uniform(run)))
+    run.folder.stage(
+        "compare", key, [path.name], lambda: write_json(path, compare_with_uniform(run, database_key(run)))
+    )
 
 
 def report_stage(run: Run) -> None:

@@ -194,8 +194,8 @@ def _plan_measurement(row: Mapping[str, Any]) -> PlanMeasurement:
 
 def count_borders(units: Sequence[TableUnit], choice: Choice) -> int:
     """Changes between dense and sparse along the prunable units in execution order."""
-    dense = np.array([index == 0 for unit, index in zip(units, choice, strict=True) if unit.prunable])
-    return int((dense[1:] != dense[:-1]).sum())
+    dense = [index == 0 for unit, index in zip(units, choice, strict=True) if unit.prunable]
+    return sum(left != right for left, right in pairwise(dense))
 
 
 def fit_latency_table(

@@ -221,6 +221,7 @@ def _events(command: Sequence[str], job: str, timeout_s: float) -> Iterator[dict
                     line = lines.get(timeout=timeout_s)
                 except queue.Empty:
                     error = f"no answer within {timeout_s:g} s"
+                    process.kill()
                     break
                 if line is None:
                     break
@@ -229,12 +230,20 @@ def _events(command: Sequence[str], job: str, timeout_s: float) -> Iterator[dict
                 if event["event"] == "done":
                     return
                 group = event.get("group", group)
-            process.kill()
-            code = process.wait()
+            code = _end(process)
             yield {"event": "died", "group": group, "error": error or f"worker ended ({code}): {_last_words(log)}"}
         finally:
             process.kill()
             process.wait()
+
+
+def _end(process: "subprocess.Popen[str]") -> int:
+    """The exit code of a worker that ends, or is made to."""
+    try:
+        return process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _pump(stream: Any, lines: "queue.Queue[str | None]") -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from profilers.measure import Bench, Candidate, Effort
-from targets.errors import ArtifactError
+from targets.errors import ArtifactError, RuntimeMissingError
 from targets.registry import RuntimeInfo
 from targets.target import Target
 
@@ -150,8 +150,12 @@ def probe(
 def _probe_operation(bench: Bench, operation: str, paths: dict[float, Path]) -> list[ProbeRow]:
     reference = Candidate(f"{operation} dense", paths[0.0])
     groups = [[Candidate(f"{operation} {sparsity:.0%}", path)] for sparsity, path in paths.items()]
+    try:
+        results = bench.measure(reference, groups)
+    except RuntimeMissingError as error:
+        return [ProbeRow(operation, sparsity, None, None, str(error)) for sparsity in paths]
     rows = []
-    for sparsity, (measured,) in zip(paths, bench.measure(reference, groups), strict=True):
+    for sparsity, (measured,) in zip(paths, results, strict=True):
         if measured.error:
             rows.append(ProbeRow(operation, sparsity, None, None, measured.error))
         else:
@@ -163,7 +167,7 @@ def write_probe_models(folder: Path, batch_size: int, rng: np.random.Generator) 
     """Chains of three equal layers with activations between, one file an operation and sparsity."""
     builders: dict[str, Callable[[Sequence[NDArray[np.float32]]], onnx.ModelProto]] = {
         "conv3x3": lambda weights: _conv_chain(weights, batch_size, 64, 14),
-        "matmul": lambda weights: _matmul_chain(weights, 128, 512),
+        "matmul": lambda weights: _matmul_chain(weights, batch_size, 32, 512),
     }
     shapes = {"conv3x3": (64, 64, 3, 3), "matmul": (512, 512)}
     files: dict[str, dict[float, Path]] = {}
@@ -195,13 +199,13 @@ def _conv_chain(weights: Sequence[NDArray[np.float32]], batch: int, channels: in
     return _model(nodes, weights, [batch, channels, size, size], [batch, channels, size, size], name)
 
 
-def _matmul_chain(weights: Sequence[NDArray[np.float32]], tokens: int, width: int) -> onnx.ModelProto:
+def _matmul_chain(weights: Sequence[NDArray[np.float32]], batch: int, tokens: int, width: int) -> onnx.ModelProto:
     nodes, name = [], "input"
     for number, _ in enumerate(weights):
         nodes.append(helper.make_node("MatMul", [name, f"w{number}"], [f"c{number}"]))
         name = f"r{number}"
         nodes.append(helper.make_node("Relu", [f"c{number}"], [name]))
-    return _model(nodes, weights, [1, tokens, width], [1, tokens, width], name)
+    return _model(nodes, weights, [batch, tokens, width], [batch, tokens, width], name)
 
 
 def _model(

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from pydantic import JsonValue
@@ -106,7 +106,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def flatten(facts: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(facts: Mapping[str, JsonValue], prefix: str = "") -> list[tuple[str, str]]:
     """Settings or facts as (name, text) pairs, nested names joined with a point."""
     pairs: list[tuple[str, str]] = []
     for key, value in facts.items():
@@ -118,11 +118,20 @@ def flatten(facts: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, st
     return pairs
 
 
+def cache_size(value: float | None) -> str:
+    """``32 MiB``, as caches are sized."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value / 2**20:g} MiB" if value >= 2**20 else f"{value / 2**10:g} KiB"
+
+
 SUFFIXES: dict[str, Callable[[float | None], str]] = {"_bytes": file_size, "_s": duration, "_seconds": duration}
 
 
 def _fact(name: str, value: JsonValue) -> tuple[str, str]:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST:
+        if name.startswith("caches."):
+            return name, cache_size(value)
         for suffix, text in SUFFIXES.items():
             if name.endswith(suffix):
                 return name.removesuffix(suffix).replace("_", " "), text(value)

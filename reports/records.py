@@ -121,6 +121,7 @@ class Certificate(Record):
     licence_note: Text = None
     versions: Facts = {}
     supported_fraction: Number = None
+    dense_times: list[ModelSide] = []
     samples: Samples = Samples()
     file_bytes: FileBytes = FileBytes()
 
@@ -197,9 +198,13 @@ class TableMeasurement(Record):
 
 
 class LatencyTableFile(Record):
-    """Seconds of every unit at every level, ``seconds`` [units][levels]."""
+    """Seconds of every unit at every level, ``seconds`` [units][levels].
+
+    The closed loop writes the table that it corrected beside the first one; the plan's times are from that one.
+    """
 
     FILE: ClassVar[str] = "latency_table.json"
+    CORRECTED: ClassVar[str] = "latency_table_corrected.json"
 
     fixed_s: Number = None
     dense_s: Number = None
@@ -227,6 +232,7 @@ class ComparisonFile(Record):
     FILE: ClassVar[str] = "comparison.json"
 
     rows: list[ComparisonRow] = []
+    uniform: Text = None
 
 
 class HistoryPoint(Record):
@@ -239,18 +245,20 @@ class HistoryPoint(Record):
 
 
 class CorrectionFile(Record):
-    """Post-training correction."""
+    """Post-training correction; ``accuracy`` is that on held-out data afterwards."""
 
     FILE: ClassVar[str] = "correction.json"
 
+    accuracy: Number = None
     history: list[HistoryPoint] = []
 
 
 class TrainingFile(Record):
-    """Gradual pruning."""
+    """Gradual pruning; ``accuracy`` is that on held-out data afterwards."""
 
     FILE: ClassVar[str] = "training.json"
 
+    accuracy: Number = None
     history: list[HistoryPoint] = []
 
 
@@ -263,12 +271,14 @@ class ProbeRow(Record):
 
 
 class ProbedRuntime(Record):
-    """What one runtime can speed up."""
+    """What one runtime can speed up; ``promise`` is the mean speedup of the operations at 90% sparsity."""
 
     name: str = ""
     version: Text = None
     rows: list[ProbeRow] = []
     best_speedup: Number = None
+    promise: Number = None
+    gains: bool | None = None
 
 
 class CapabilityFile(Record):
@@ -288,6 +298,7 @@ class RunFile(Record):
     stage_seconds: dict[str, Number] = {}
     versions: Facts = {}
     command: str | list[str] | None = None
+    host: Facts = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,11 +351,14 @@ def read_run(run_folder: Path) -> Run:
             f"{run_folder} holds no file of a run ({', '.join(FILES)}). Give the folder that `pipeline run` wrote.",
             USAGE,
         )
+    corrected = (run_folder / LatencyTableFile.CORRECTED).exists()
     return Run(
         name=run_folder.resolve().name,
         certificate=_read(run_folder, Certificate, Certificate.FILE),
         plan=_read(run_folder, PlanFile, PlanFile.FILE),
-        latency_table=_read(run_folder, LatencyTableFile, LatencyTableFile.FILE),
+        latency_table=_read(
+            run_folder, LatencyTableFile, LatencyTableFile.CORRECTED if corrected else LatencyTableFile.FILE
+        ),
         comparison=_read(run_folder, ComparisonFile, ComparisonFile.FILE),
         correction=_read(run_folder, CorrectionFile, CorrectionFile.FILE),
         training=_read(run_folder, TrainingFile, TrainingFile.FILE),

@@ -44,10 +44,9 @@ def _optimise(layer: nn.Module, weight: Tensor, mask: Tensor, inputs: Tensor, ta
         weight *= mask
     for _ in range(PASSES):
         for batch, target in zip(torch.split(inputs, BATCH_SIZE), torch.split(targets, BATCH_SIZE), strict=True):
-            optimiser.zero_grad()
             outputs = functional_call(layer, {"weight": weight}, (batch,))
             loss = (outputs - target).square().sum() / target.square().sum()
-            loss.backward()
+            (weight.grad,) = torch.autograd.grad(loss, [weight])
             optimiser.step()
             with torch.no_grad():
                 weight *= mask

@@ -248,6 +248,6 @@ def _writing(folder: Path, missing: Sequence[Unit], levels: Sequence[Level]) -> 
             raise UserError(f"The database cannot be written to {folder}: {error.strerror}") from error
         needed = sum(level_bytes(int(np.prod(unit.shape)), level) for unit in missing for level in levels)
         raise UserError(
-            f"There is no room for the database in {folder}: {len(missing)} units need another {needed / 1e6:.1f} MB. "
-            "Make room and run the command again: finished units are kept"
+            f"There is no room for the database in {folder}: the missing units ({len(missing)}) need another "
+            f"{needed / 1e6:.2f} MB. Make room and run the command again: finished units are kept"
         ) from error

@@ -152,12 +152,12 @@ class _Judge:
         self._expected = self._outputs(dense)
 
     def __call__(self, model: nn.Module) -> float:
-        reestimate_batch_norm(model, self._learnt.split(self._batch_size))
+        reestimate_batch_norm(model, torch.split(self._learnt, self._batch_size))
         return float(self._loss(self._outputs(model), self._expected).mean())
 
     def _outputs(self, model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return torch.cat([model(batch) for batch in self._held_out.split(self._batch_size)])
+            return torch.cat([model(batch) for batch in torch.split(self._held_out, self._batch_size)])
 
 
 def _learn(

@@ -4,14 +4,19 @@ import shlex
 from decimal import ROUND_FLOOR, Decimal
 
 from reports.document import NextStep
-from reports.formatting import milliseconds, percent, points, requested, speedup
-from reports.records import Run
-from reports.samples import ratio, total
+from reports.formatting import percent, plain, points, requested, speedup
+from reports.records import ComparisonFile, LatencyTableFile, Run, TrainingFile
+from reports.samples import ratio
 from reports.sections.environment import command_text
+from reports.sections.limits import fastest_speedup, gains_nowhere, holds_request, out_of_reach, what_binds
 from reports.sections.quality import accuracy_drop, digits_of
 
 LARGE_DROP = 0.01
 DEFAULT_EPOCHS = 6
+LEAST = 1.1
+"""A smaller speedup is not worth asking for."""
+OPTIONAL = {ComparisonFile.FILE, TrainingFile.FILE}
+"""Files that a finished run need not have."""
 
 DEPLOY: dict[str, str] = {
     "deepsparse": """\
@@ -49,7 +54,7 @@ def next_steps(run: Run) -> tuple[NextStep, ...]:
         case "inconclusive":
             steps.append(_when_inconclusive(run))
         case None:
-            steps.append(_resume(run))
+            steps += _when_incomplete(run)
     over_best = certificate.speedup_over_best_dense
     if over_best is not None and over_best < 1:
         best = certificate.best_dense
@@ -70,25 +75,44 @@ def _break_even(run: Run) -> float | None:
     return ratio(run.certificate.baseline.latency_s, run.certificate.best_dense.latency_s)
 
 
-def _folder(run: Run) -> str:
-    return shlex.quote(run.name)
+def _certify_again(run: Run) -> str:
+    return shlex.join(["pipeline", "certify", run.name, "--again"])
 
 
 def _certify_on_the_device(run: Run) -> NextStep:
     return NextStep(
         "Certify on the real device",
         "Copy the run folder to a machine with the target's CPU and certify there.",
-        f"pipeline certify {_folder(run)}",
+        _certify_again(run),
     )
 
 
-def _resume(run: Run) -> NextStep:
-    missing = ", ".join(sorted(run.absent)) or "a certificate"
-    return NextStep(
-        "Finish the run",
-        f"The run folder has no {missing}. The same command takes up the run where it stopped.",
-        command_text(run) or "pipeline run",
-    )
+def _when_incomplete(run: Run) -> list[NextStep]:
+    if out_of_reach(run):
+        return [NextStep("See what binds", what_binds(run)), _ask_for_less(run, fastest_speedup(run))]
+    if gains_nowhere(run) and LatencyTableFile.FILE in run.absent:
+        return [
+            NextStep(
+                "Choose a runtime that gains from zeros",
+                "No runtime that was probed here does; DeepSparse can.",
+                "pipeline runtimes install deepsparse",
+            )
+        ]
+    missing = ", ".join(sorted(run.absent - OPTIONAL)) or "certificate with a status"
+    return [
+        NextStep(
+            "Finish the run",
+            f"The run folder has no {missing}. The same command takes up the run where it stopped.",
+            command_text(run) or "pipeline run",
+        )
+    ]
+
+
+def _ask_for_less(run: Run, reachable: float | None) -> NextStep:
+    if reachable is None or reachable < LEAST:
+        return NextStep("Ask for less", "Lower --speedup, or choose a runtime that gains more (see the probe).")
+    tenths = float(Decimal(f"{reachable:.6f}").quantize(Decimal("0.1"), ROUND_FLOOR))
+    return NextStep("Ask for less", f"{requested(tenths)} is within reach.", again(run, "--speedup", f"{tenths:g}"))
 
 
 def _when_certified(run: Run) -> list[NextStep]:
@@ -102,28 +126,14 @@ def _when_certified(run: Run) -> list[NextStep]:
     deploy = NextStep("Deploy", f"Ship the bundle folder.{licence} {settings}", snippet)
     verify = NextStep(
         "Verify on the device",
-        "Compare the files with the hashes in manifest.json and the model's answers with the golden outputs of the "
-        "bundle, then measure there.",
-        f"pipeline certify {_folder(run)}",
+        "Check the files against manifest.json, then the model's answers against the golden outputs in the bundle.",
+        shlex.join(["pipeline", "verify", f"{run.name}/bundle"]),
     )
     return [deploy, verify]
 
 
 def _when_missed(run: Run) -> list[NextStep]:
-    certificate = run.certificate
-    steps = [NextStep("See what binds", what_binds(run))]
-    low = certificate.ci_low
-    if low is not None and low > 1.1:
-        reachable = float(Decimal(f"{low:.6f}").quantize(Decimal("0.1"), ROUND_FLOOR))
-        steps.append(
-            NextStep(
-                "Ask for less",
-                f"This measurement would have certified {requested(reachable)}.",
-                again(run, "--speedup", f"{reachable:g}"),
-            )
-        )
-    else:
-        steps.append(NextStep("Ask for less", "Lower --speedup, or choose a runtime that gains more (see the probe)."))
+    steps = [NextStep("See what binds", what_binds(run)), _ask_for_less(run, run.certificate.ci_low)]
     if not _accuracy_fell(run):
         steps.append(
             NextStep(
@@ -135,41 +145,17 @@ def _when_missed(run: Run) -> list[NextStep]:
     return steps
 
 
-def what_binds(run: Run) -> str:
-    """Which part of the time no level can take away, as far as the latency table and the plan say."""
-    table = run.latency_table
-    fastest = [min(known) if (known := [s for s in row if s is not None]) else None for row in table.seconds]
-    kept = {unit.name: unit.dense_s for unit in run.plan.units if not unit.prunable}
-    floor_s = total([table.fixed_s, *_with_kept_dense(run, fastest)]) if fastest else None
-    parts = []
-    if table.fixed_s is not None:
-        of_all = ratio(table.fixed_s, run.certificate.compressed.latency_s)
-        share = f", {percent(of_all, 0)} of the compressed latency" if of_all is not None else ""
-        parts.append(f"Outside of all units a fixed {milliseconds(table.fixed_s)} ms passes{share}.")
-    if (kept_s := total(list(kept.values()))) is not None:
-        parts.append(f"Units kept dense ({', '.join(kept)}) take {milliseconds(kept_s)} ms.")
-    if (best := ratio(table.dense_s, floor_s)) is not None:
-        parts.append(f"With every other unit at its fastest level, the latency table predicts {speedup(best)}.")
-    return " ".join(parts) or "The run has no latency table that would say what binds."
-
-
-def _with_kept_dense(run: Run, fastest: list[float | None]) -> list[float | None]:
-    units = run.plan.units
-    if len(units) != len(fastest):
-        return fastest
-    return [best if unit.prunable else unit.dense_s for unit, best in zip(units, fastest, strict=True)]
-
-
 def _when_inconclusive(run: Run) -> NextStep:
-    noise = run.certificate.noise_floor
-    said = f" The baseline differs from itself by {percent(noise)}." if noise is not None else ""
-    governor = run.certificate.host.get("governor")
-    fix = f" Set the CPU governor to performance (it is {governor})." if governor not in (None, "performance") else ""
-    return NextStep(
-        "Quieten the machine and measure again",
-        f"Stop other work, pin the threads to physical cores, and take more rounds.{said}{fix}",
-        f"pipeline certify {_folder(run)}",
-    )
+    certificate = run.certificate
+    asked, noise, governor = certificate.requested_speedup, certificate.noise_floor, certificate.host.get("governor")
+    said = "Stop other work, pin the threads to physical cores, and take more rounds."
+    if noise is not None:
+        said += f" The baseline differs from itself by up to {percent(noise)}."
+    if asked is not None and holds_request(run):
+        said += f" The interval holds the requested {requested(asked)}: a little less would be certain."
+    if isinstance(governor, str) and governor != "performance":
+        said += f" Set the CPU governor to performance (it is {governor})."
+    return NextStep("Quieten the machine and measure again", said, _certify_again(run))
 
 
 def _accuracy_fell(run: Run) -> bool:
@@ -193,16 +179,28 @@ def _more_epochs(run: Run) -> int:
     return 2 * epochs if isinstance(epochs, int) and epochs > 0 else DEFAULT_EPOCHS
 
 
+OPTIONS = ("target", "speedup", "model", "weights", "data", "runtime", "batch_size", "threads", "epochs", "seed")
+
+
 def again(run: Run, option: str, value: str) -> str:
     """The run's command with ``option`` set to ``value``, writing to a folder of its own."""
+    words = _run_words(run)
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word.partition("=")[0] not in (option, "--out"):
+            kept.append(word)
+        skip = not skip and word in (option, "--out")
+    return shlex.join(["pipeline", "run", *kept, option, value])
+
+
+def _run_words(run: Run) -> list[str]:
+    """What followed ``pipeline run``; where a stage alone was called, the settings that say what it was for."""
     try:
         words = shlex.split(command_text(run))
     except ValueError:
         words = []
-    kept: list[str] = []
-    skip = False
-    for word in words[1:] or ["run"]:
-        if not skip and word.partition("=")[0] not in (option, "--out"):
-            kept.append(word)
-        skip = not skip and word in (option, "--out")
-    return shlex.join(["pipeline", *kept, option, value])
+    if words[1:2] == ["run"]:
+        return words[2:]
+    given = ((name, run.run.config.get(name)) for name in OPTIONS)
+    return [word for name, value in given if value for word in (f"--{name.replace('_', '-')}", plain(value))]

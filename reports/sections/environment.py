@@ -22,6 +22,7 @@ def probe_section(run: Run) -> Section:
         (
             (Column("Runtime", numeric=False), lambda runtime: runtime.name),
             (Column("Version", numeric=False), lambda runtime: text_or(runtime.version)),
+            (Column("Mean speedup at 90%"), lambda runtime: speedup(runtime.promise)),
             (Column("Best speedup"), lambda runtime: speedup(runtime.best_speedup)),
         ),
     )
@@ -30,7 +31,7 @@ def probe_section(run: Run) -> Section:
 
 
 def _gains_table(runtimes: Sequence[ProbedRuntime]) -> Table:
-    sparsities = sorted({row.sparsity for runtime in runtimes for row in runtime.rows if row.sparsity is not None})
+    sparsities = sorted({row.sparsity for runtime in runtimes for row in runtime.rows if row.sparsity})
     rows = []
     for runtime in runtimes:
         gains = {(row.operation, row.sparsity): row.speedup for row in runtime.rows}
@@ -45,11 +46,13 @@ def _gains_table(runtimes: Sequence[ProbedRuntime]) -> Table:
 def host_section(run: Run) -> Section:
     """Host, target, settings, versions and the time that every stage took."""
     certificate, settings = run.certificate, run.run
+    host = certificate.host or settings.host
+    known = {name: value for name, value in host.items() if value is not None and name != "versions"}
     target = certificate.target.model_dump(exclude_none=True)
     versions = {**settings.versions, **certificate.versions}
     candidates = (
         facts("Target", flatten(target)),
-        facts("Host", flatten(certificate.host)),
+        facts("Host", flatten(known)),
         facts("Settings", flatten(settings.config), ("Setting", "Value")),
         facts("Versions", [(name, plain(version)) for name, version in sorted(versions.items())], ("Name", "Version")),
         facts(
@@ -61,7 +64,7 @@ def host_section(run: Run) -> Section:
     command = command_text(run)
     text = [f"Command: {command}"] if command else []
     for said, what, file in (
-        (certificate.host, "Host", certificate.FILE),
+        (host, "Host", certificate.FILE),
         (settings.config, "Settings", settings.FILE),
     ):
         if not said:

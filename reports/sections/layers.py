@@ -18,6 +18,8 @@ from reports.samples import ratio, total
 from reports.sections.tables import absent, table, text_or
 
 BASELINE_PRECISION = "fp32"
+FIXED = "fixed"
+"""Stands for the time of a unit that is a part of the fixed time."""
 
 
 def plan_section(run: Run) -> Section:
@@ -66,8 +68,17 @@ def _plan_table(run: Run) -> Table:
     units, fixed_s = run.plan.units, run.latency_table.fixed_s
     digits = milliseconds_digits([unit.dense_s for unit in units])
     error_digits = decimal_digits([unit.error for unit in units])
-    saved_s = total([_saved(unit) for unit in units])
-    dense_s, seconds = total([unit.dense_s for unit in units]), total([unit.seconds for unit in units])
+    timed = [unit for unit in units if unit.prunable or unit.dense_s is not None]
+    saved_s = total([_saved(unit) for unit in timed])
+    dense_s, seconds = total([unit.dense_s for unit in timed]), total([unit.seconds for unit in timed])
+
+    def time(unit: PlannedUnit, value_s: float | None) -> str:
+        # A unit that stays dense and has no time of its own is a part of the fixed time.
+        return FIXED if dense_s is not None and unit not in timed else milliseconds(value_s, digits)
+
+    def share(unit: PlannedUnit) -> str:
+        return percent(ratio(_saved(unit), saved_s)) if saved_s is None or unit in timed else ""
+
     sizes = total([None if unit.parameters is None else float(unit.parameters) for unit in units])
     return table(
         "Levels and predicted time" + _fixed_text(fixed_s),
@@ -78,10 +89,13 @@ def _plan_table(run: Run) -> Table:
             (Column("Weights"), lambda unit: count(unit.parameters)),
             (Column("Level", numeric=False), _level_cell),
             (Column("Removed"), lambda unit: percent(_removed(unit.level))),
-            (Column("Dense", "ms"), lambda unit: milliseconds(unit.dense_s, digits)),
-            (Column("Planned", "ms"), lambda unit: milliseconds(unit.seconds, digits)),
-            (Column("Saved", "ms"), lambda unit: milliseconds(_saved(unit), digits)),
-            (Column("Of all saved"), lambda unit: percent(ratio(_saved(unit), saved_s))),
+            (Column("Dense", "ms"), lambda unit: time(unit, unit.dense_s)),
+            (Column("Planned", "ms"), lambda unit: time(unit, unit.seconds)),
+            (Column("Saved", "ms"), lambda unit: time(unit, _saved(unit))),
+            (
+                Column("Of all saved"),
+                share,
+            ),
             (Column("Error"), lambda unit: decimal(unit.error, error_digits)),
         ),
         (

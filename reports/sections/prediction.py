@@ -11,7 +11,7 @@ from reports.samples import thinned
 from reports.sections.layers import rounds_table
 from reports.sections.tables import absent, facts
 
-LABELS_SHOWN = 4
+LABELS_SHOWN = 6
 TRACE_POINTS = 600
 
 
@@ -54,7 +54,7 @@ def _scatter(points: Sequence[tuple[str, float, float]]) -> Chart:
     labels = list(dict.fromkeys(label for label, _, _ in points))
     # Labels that name single plans say nothing in a legend.
     groups = labels if len(labels) <= LABELS_SHOWN else [""]
-    roles: tuple[Role, ...] = ("compressed", "second", "third", "fourth")
+    roles: tuple[Role, ...] = ("baseline", "second", "third", "compressed", "fourth", "guide")
     series = [_diagonal(points)]
     for label, role in zip(groups, roles, strict=False):
         mine = [(x, y) for name, x, y in points if label in ("", name)]
@@ -109,7 +109,7 @@ def _trace_chart(trace: Sequence[tuple[float, float, float, str]]) -> Chart:
     shown = [trace[i] for i in thinned(len(trace), TRACE_POINTS)]
     phases = list(dict.fromkeys(phase for *_, phase in shown))[:LABELS_SHOWN]
     series = []
-    roles: tuple[Role, ...] = ("baseline", "second", "third", "fourth")
+    roles: tuple[Role, ...] = ("baseline", "second", "third", "fourth", "guide", "faint")
     for phase, role in zip(phases, roles, strict=False):
         mine = [(x, y) for x, y, _, name in shown if name == phase]
         xs, ys = tuple(x for x, _ in mine), tuple(y for _, y in mine)
@@ -123,6 +123,6 @@ def _trace_chart(trace: Sequence[tuple[float, float, float, str]]) -> Chart:
         "search",
         "Loss of the plans tried",
         f"{len(trace)} evaluations; the best plan's loss falls from {significant(trace[0][2])} "
-        f"to {significant(trace[-1][2])}.",
+        f"to {significant(trace[-1][2])}. A loss above it may be a lower bound: hopeless evaluations stop early.",
         (Panel("evaluation", "calibration loss", (*series, best), log_y=wide),),
     )

@@ -37,6 +37,8 @@ def accuracy_section(run: Run) -> Section:
         parts += [*_comparison_chart(comparison), _comparison_table(comparison.rows)]
     else:
         text.append(absent("The plan against uniform", comparison.FILE, run.absent))
+    if comparison.uniform:
+        text.append(f"Uniform at the same measured latency: {comparison.uniform}")
     return Section("accuracy", "Accuracy", tuple(text), tuple(parts))
 
 
@@ -44,14 +46,18 @@ def tuning_section(run: Run) -> Section:
     """How post-training correction and gradual pruning went."""
     text: list[str] = []
     parts: list[Chart | Table] = []
-    for key, title, file, history in (
-        ("correction", "Post-training correction", run.correction.FILE, run.correction.history),
-        ("training", "Gradual pruning", run.training.FILE, run.training.history),
+    for key, title, record in (
+        ("correction", "Post-training correction", run.correction),
+        ("training", "Gradual pruning", run.training),
     ):
+        file, history, accuracy = record.FILE, record.history, record.accuracy
         if not history:
-            text.append(absent(title, file, run.absent))
+            unasked = key == "training" and run.run.config.get("epochs") == 0
+            text.append(f"{title}: not asked for (--epochs 0)." if unasked else absent(title, file, run.absent))
             continue
         course = f"{_course(history)}."
+        if accuracy is not None:
+            course += f" Accuracy on held-out data afterwards: {percent(accuracy)}."
         chart = _history_chart(key, title, course, history)
         if chart:
             parts.append(chart)

@@ -16,6 +16,7 @@ from reports.formatting import (
 from reports.records import Certificate, ModelSide, ProcessSamples, Run
 from reports.samples import Distribution, cumulative, distribution, positive, ratio
 from reports.sections.layers import plan_precisions
+from reports.sections.limits import asked_speedup
 from reports.sections.tables import absent, table, text_or
 
 FEW_PROCESSES = 12
@@ -24,7 +25,7 @@ FEW_PROCESSES = 12
 def speed_section(run: Run) -> Section:
     """Latency of the three models, the speedups with their interval, and bytes."""
     certificate = run.certificate
-    tables = [part for part in (_latencies(run), _speedups(run), _sizes(certificate)) if part.rows]
+    tables = [part for part in (_latencies(run), _speedups(run), _dense_times(run), _sizes(certificate)) if part.rows]
     text = [_batch_text(certificate)] if certificate.baseline.latency_s is not None else []
     if certificate.measured_speedup is None:
         text.append(absent("Speedup", certificate.FILE, run.absent))
@@ -74,14 +75,13 @@ def _latencies(run: Run) -> Table:
 
 def _speedups(run: Run) -> Table:
     certificate, plan = run.certificate, run.plan
-    asked = certificate.requested_speedup or plan.requested_speedup
     predicted = certificate.predicted_speedup or plan.predicted_speedup
     rows = [
-        ("Requested", requested(asked), "what the run was asked for"),
+        ("Requested", requested(asked_speedup(run)), "what the run was asked for"),
         ("Predicted", speedup(predicted), "by the latency table, before measuring"),
         ("Measured", speedup(certificate.measured_speedup), "compressed against baseline, timed in turns"),
         (confidence_label(certificate), _interval_x(certificate), "where the true speedup lies, with that confidence"),
-        ("Noise floor", percent(certificate.noise_floor), "by how much the baseline differs from itself (A/A run)"),
+        ("Noise floor", percent(certificate.noise_floor), "by how much the baseline may differ from itself (A/A run)"),
         ("Over best dense", speedup(certificate.speedup_over_best_dense), "against the fastest uncompressed model"),
     ]
     said = tuple(row for row in rows if row[1] != NOT_MEASURED)
@@ -96,6 +96,20 @@ def _interval_x(certificate: Certificate) -> str:
 def confidence_label(certificate: Certificate) -> str:
     """``95% interval``, or ``Interval`` where the confidence is unknown."""
     return "Interval" if certificate.confidence is None else f"{100 * certificate.confidence:g}% interval"
+
+
+def _dense_times(run: Run) -> Table:
+    times = run.certificate.dense_times
+    digits = milliseconds_digits([time.latency_s for time in times])
+    return table(
+        "Dense model by runtime",
+        times,
+        (
+            (Column("Runtime", numeric=False), lambda time: text_or(time.runtime)),
+            (Column("Precision", numeric=False), lambda time: text_or(time.precision)),
+            (Column("Latency", "ms"), lambda time: milliseconds(time.latency_s, digits)),
+        ),
+    )
 
 
 def _sizes(certificate: Certificate) -> Table:

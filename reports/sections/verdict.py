@@ -4,6 +4,7 @@ from reports.document import NOT_MEASURED, KeyFigure, Notice, Status
 from reports.formatting import file_size, interval, milliseconds, percent, points, requested, speedup
 from reports.records import Certificate, ModelSide, Run
 from reports.samples import ratio
+from reports.sections.limits import asked_speedup, fastest_speedup, holds_request, out_of_reach
 from reports.sections.quality import accuracy_drop, digits_of
 from reports.sections.speed import confidence_label
 
@@ -24,14 +25,20 @@ def headline(run: Run) -> str:
     if certificate.status == "missed" and certificate.requested_speedup is not None:
         claim += f", {requested(certificate.requested_speedup)} was requested"
     if certificate.status == "inconclusive":
-        claim += ", but the noise is too large to say so"
-        if certificate.noise_floor is not None:
-            claim += f" (noise floor {percent(certificate.noise_floor)})"
+        claim += f", {_why_inconclusive(run)}"
     accuracy = certificate.accuracy
     if accuracy.compressed is None:
         return f"{claim}; accuracy {NOT_MEASURED}"
     against = f" against {percent(accuracy.dense)}" if accuracy.dense is not None else ""
     return f"{claim}; {accuracy.metric} {percent(accuracy.compressed)}{against}"
+
+
+def _why_inconclusive(run: Run) -> str:
+    asked, noise = run.certificate.requested_speedup, run.certificate.noise_floor
+    floor = f" (noise floor {percent(noise)})" if noise is not None else ""
+    if asked is not None and holds_request(run):
+        return f"which may be more or less than the requested {requested(asked)}{floor}"
+    return f"but the noise is too large to say so{floor}"
 
 
 def _measured(certificate: Certificate) -> str:
@@ -50,6 +57,10 @@ def _how(side: ModelSide) -> str:
 
 
 def _headline_incomplete(run: Run) -> str:
+    asked = asked_speedup(run)
+    if out_of_reach(run) and asked is not None:
+        fastest = speedup(fastest_speedup(run))
+        return f"incomplete: {requested(asked)} is out of reach, the fastest plan of the latency table gives {fastest}"
     text = "incomplete: the run stopped before its speedup was certified"
     if run.plan.predicted_speedup is None:
         return f"{text}; speedup {NOT_MEASURED}"
@@ -68,7 +79,7 @@ def _speedup_figure(run: Run) -> KeyFigure:
     if certificate.baseline.latency_s is not None and certificate.compressed.latency_s is not None:
         before, after = certificate.baseline.latency_s, certificate.compressed.latency_s
         details.append(f"{milliseconds(before)} → {milliseconds(after)} ms")
-    asked = certificate.requested_speedup or run.plan.requested_speedup
+    asked = asked_speedup(run)
     if asked is not None:
         details.append(f"{requested(asked)} requested")
     return KeyFigure("Speedup over baseline", speedup(certificate.measured_speedup), ", ".join(details))

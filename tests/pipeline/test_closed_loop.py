@@ -46,7 +46,7 @@ def test_the_measured_speedup_is_the_requested_one_or_little_more(speedup: float
     assert 0 <= 1 / relative(found.choice) / speedup - 1 <= 0.05
 
 
-@pytest.mark.parametrize("bias", [0.7, 0.85, 1.2, 1.4])
+@pytest.mark.parametrize("bias", [0.8, 0.9, 1.2, 1.4])
 def test_a_table_that_is_far_off_is_corrected(bias: float) -> None:
     """The plan sold as 3x that measures 2.2x is what happens without the loop."""
     found = loop(first_table(plans=40, bias=bias), 3.0)

@@ -12,20 +12,18 @@ STAGES = {16: 1.25, 32: 0.85, 64: 0.5}
 
 
 def _units() -> list[dict[str, Any]]:
-    units = [_unit("conv1", (16, 3, 3, 3), 0.0, 0.62, prunable=False)]
+    units = [_unit("conv1", (16, 3, 3, 3), 0.0, prunable=False)]
     amounts = iter(np.linspace(0.93, 0.71, 18).round(4).tolist())
     previous = 16
     for stage, width in enumerate((16, 32, 64), start=1):
         for block in range(3):
             for conv in (1, 2):
-                units.append(_unit(f"layer{stage}.{block}.conv{conv}", (width, previous, 3, 3), next(amounts), None))
+                units.append(_unit(f"layer{stage}.{block}.conv{conv}", (width, previous, 3, 3), next(amounts)))
                 previous = width
-    return [*units, _unit("linear", (10, 64), 0.0, 0.02, prunable=False)]
+    return [*units, _unit("linear", (10, 64), 0.0, prunable=False)]
 
 
-def _unit(name: str, shape: tuple[int, ...], amount: float, dense_ms: float | None, prunable: bool = True) -> Any:
-    before = STAGES[shape[0]] if dense_ms is None else dense_ms
-    after = before if not prunable else 0.44 * (1 - amount) + 0.02
+def _unit(name: str, shape: tuple[int, ...], amount: float, prunable: bool = True) -> Any:
     return {
         "name": name,
         "kind": "linear" if len(shape) == 2 else "conv",
@@ -33,8 +31,8 @@ def _unit(name: str, shape: tuple[int, ...], amount: float, dense_ms: float | No
         "parameters": int(np.prod(shape)),
         "level": {"family": "unstructured" if prunable else "dense", "amount": amount, "precision": "fp32"},
         "prunable": prunable,
-        "dense_s": before / 1000,
-        "seconds": after / 1000,
+        "dense_s": STAGES[shape[0]] / 1000 if prunable else None,
+        "seconds": (0.44 * (1 - amount) + 0.02) / 1000 if prunable else None,
         "error": 0.2 * amount**4,
     }
 
@@ -42,7 +40,7 @@ def _unit(name: str, shape: tuple[int, ...], amount: float, dense_ms: float | No
 def _trace(rng: np.random.Generator) -> list[list[Any]]:
     losses = np.concatenate([0.9 + rng.exponential(0.5, 100), 0.46 + rng.exponential(0.2, 220)])
     best = np.minimum.accumulate(losses)
-    phases = ["random start"] * 100 + ["neighbourhood"] * 220
+    phases = ["random"] * 100 + ["neighbourhood"] * 220
     return [
         [i + 1, float(a), float(b), phase, 2] for i, (a, b, phase) in enumerate(zip(losses, best, phases, strict=True))
     ]
@@ -74,6 +72,11 @@ def _certificate(rng: np.random.Generator) -> dict[str, Any]:
         "baseline": {"runtime": "deepsparse", "precision": "fp32", "latency_s": 0.02055},
         "compressed": {"latency_s": 0.006796, "sparsity": 0.759},
         "best_dense": {"runtime": "openvino", "precision": "int8", "latency_s": 0.0073},
+        "dense_times": [
+            {"runtime": "openvino", "precision": "int8", "latency_s": 0.0073},
+            {"runtime": "openvino", "precision": "fp32", "latency_s": 0.0111},
+            {"runtime": "deepsparse", "precision": "fp32", "latency_s": 0.0206},
+        ],
         "speedup_over_best_dense": 1.074,
         "accuracy": {
             "metric": "top-1 accuracy",
@@ -89,10 +92,11 @@ def _certificate(rng: np.random.Generator) -> dict[str, Any]:
             "uarch": "sapphirerapids",
             "isa": ["avx2", "avx512f", "avx512_vnni"],
             "usable_cores": 2,
-            "caches": {"l1d": "48 KiB", "l2": "2 MiB", "l3": "105 MiB"},
+            "caches": {"L1d": 49152, "L2": 2097152, "L3": 110100480},
             "memory_bytes": 16_000_000_000,
             "os": "Linux",
             "governor": None,
+            "versions": {"torch": "2.13.0"},
         },
         "target": {"name": "intel", "vendor": "intel", "runtime": "deepsparse", "threads": 2, "batch_size": 64},
         "proxy": False,
@@ -107,14 +111,14 @@ def _certificate(rng: np.random.Generator) -> dict[str, Any]:
 def _latency_table(units: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
     predicted = rng.uniform(0.006, 0.009, 60)
     measured = predicted * (1 + rng.normal(0, 0.016, 60))
-    labels = ["fit"] * 52 + ["round 1"] * 4 + ["round 2"] * 4
+    labels = ["anchor"] * 6 + ["random"] * 22 + ["proposed"] * 24 + ["solved"] * 2 + ["neighbour"] * 6
     return {
         "schema": 1,
-        "fixed_s": 0.0044,
+        "fixed_s": 0.00504,
         "dense_s": 0.02055,
         "units": [unit["name"] for unit in units],
         "levels": ["dense", "unstructured-0.9900"],
-        "seconds": [[unit["dense_s"], 0.00003] for unit in units],
+        "seconds": [[unit["dense_s"], 0.00003] if unit["prunable"] else [0.0, 0.0] for unit in units],
         "fit_error": {"median": 0.0142, "mean": 0.0197, "n": 52, "cross_validated": True},
         "measurements": [
             {"label": label, "predicted_s": p, "measured_s": m, "ratio": 0.0206 / m}
@@ -157,8 +161,22 @@ def _capability() -> dict[str, Any]:
     return {
         "schema": 1,
         "runtimes": [
-            {"name": "deepsparse", "version": "1.8.0", "rows": rows, "best_speedup": 6.6},
-            {"name": "openvino", "version": "2026.4.0", "rows": dense, "best_speedup": 1.0},
+            {
+                "name": "deepsparse",
+                "version": "1.8.0",
+                "rows": rows,
+                "best_speedup": 6.6,
+                "promise": 3.64,
+                "gains": True,
+            },
+            {
+                "name": "openvino",
+                "version": "2026.4.0",
+                "rows": dense,
+                "best_speedup": 1.0,
+                "promise": 1.0,
+                "gains": False,
+            },
         ],
     }
 
@@ -185,6 +203,7 @@ def realistic_files() -> Files:
         "comparison": _comparison(),
         "correction": {
             "schema": 1,
+            "accuracy": 0.8612,
             "history": [
                 {"step": 8 * i, "loss": 0.9 * 0.93**i + 0.1, "accuracy": 0.86 - 0.04 * 0.9**i} for i in range(30)
             ],

@@ -81,14 +81,15 @@ def test_what_was_not_measured_is_said_and_not_zero(text: object) -> None:
 def test_settings_are_flattened_with_their_units() -> None:
     facts = {
         "memory_bytes": 16_000_000_000,
-        "caches": {"l2": "2 MiB"},
+        "caches": {"L2": 2097152, "L1d": 49152},
         "isa": ["avx2", "fma"],
         "smt": True,
         "none": None,
     }
     assert f.flatten(facts) == [
         ("memory", "16 GB"),
-        ("caches.l2", "2 MiB"),
+        ("caches.L2", "2 MiB"),
+        ("caches.L1d", "48 KiB"),
         ("isa", "avx2, fma"),
         ("smt", "yes"),
         ("none", "none"),

@@ -109,10 +109,10 @@ def test_the_plan_lists_every_unit_in_order_with_the_time_saved(files: Files, fo
     plan = table(build_summary(folder_of(files)), "Levels")
     units = files["plan"]["units"]
     assert column(plan, "Layer") == [unit["name"] for unit in units]
-    assert column(plan, "Saved") == [f"{1000 * (unit['dense_s'] - unit['seconds']):.3f}" for unit in units]
-    saved_ms = 1000 * math.fsum(unit["dense_s"] - unit["seconds"] for unit in units)
-    assert f"{saved_ms:.3f}" in plan.footer
-    assert "4.40 ms" in plan.caption
+    saved_ms = [1000 * (unit["dense_s"] - unit["seconds"]) for unit in units if unit["prunable"]]
+    assert column(plan, "Saved") == ["fixed", *(f"{saved:.3f}" for saved in saved_ms), "fixed"]
+    assert f"{math.fsum(saved_ms):.3f}" in plan.footer
+    assert "5.04 ms" in plan.caption
 
 
 def test_columns_that_nobody_measured_are_left_out(files: Files, folder_of: FolderOf) -> None:
@@ -171,7 +171,7 @@ def test_a_proxy_is_shouted_and_sent_to_the_real_device(files: Files, folder_of:
     summary = build_summary(folder_of(files))
     assert summary.notices[0].title == "PROXY"
     assert summary.headline.startswith("certified (proxy): ")
-    assert summary.next_steps[0].code == "pipeline certify run"
+    assert summary.next_steps[0].code == "pipeline certify run --again"
 
 
 def test_the_licence_note_is_shown(files: Files, folder_of: FolderOf) -> None:
@@ -213,12 +213,65 @@ def test_deployment_code_is_python(files: Files, folder_of: FolderOf, runtime: s
 def test_next_steps_of_a_missed_run_say_what_binds_and_what_would_hold(files: Files, folder_of: FolderOf) -> None:
     files["certificate"] |= {"status": "missed", "measured_speedup": 2.713, "ci_low": 2.68}
     text = steps(build_summary(folder_of(files)))
-    assert "a fixed 4.40 ms" in text
-    assert "Units kept dense (conv1, linear) take 0.640 ms" in text
-    floor_s = 0.0044 + 18 * 0.00003 + 0.00064
+    assert "a fixed 5.04 ms, 74% of the compressed latency, the units kept dense (conv1, linear) included" in text
+    floor_s = 0.00504 + 18 * 0.00003
     assert f"predicts {math.floor(100 * 0.02055 / floor_s) / 100:.2f}x" in text
     assert "pipeline run --target intel --speedup 2.6" in text
     assert "--epochs 6" in text
+
+
+def test_units_kept_dense_with_a_time_of_their_own_bind_too(files: Files, folder_of: FolderOf) -> None:
+    files["certificate"]["status"] = "missed"
+    for unit in (files["plan"]["units"][0], files["plan"]["units"][-1]):
+        unit |= {"dense_s": 0.001, "seconds": 0.001}
+    summary = build_summary(folder_of(files))
+    assert "Units kept dense (conv1, linear) take 2.00 ms" in steps(summary)
+    floor_s = 0.00504 + 18 * 0.00003 + 0.002
+    assert f"predicts {math.floor(100 * 0.02055 / floor_s) / 100:.2f}x" in steps(summary)
+    assert column(table(summary, "Levels"), "Saved")[0] == "0.000"
+
+
+def test_a_request_out_of_reach_says_what_is_within_reach(files: Files, folder_of: FolderOf) -> None:
+    files["run"]["config"]["speedup"] = 9.0
+    summary = build_summary(folder_of({name: files[name] for name in ("run", "capability", "latency_table")}))
+    assert "9x is out of reach, the fastest plan of the latency table gives 3.68x" in summary.headline
+    assert "a fixed 5.04 ms" in steps(summary)
+    assert "pipeline run --target intel --speedup 3.6" in steps(summary)
+
+
+def test_without_a_runtime_that_gains_another_one_is_advised(files: Files, folder_of: FolderOf) -> None:
+    del files["capability"]["runtimes"][0]
+    summary = build_summary(folder_of({name: files[name] for name in ("run", "capability")}))
+    assert "pipeline runtimes install deepsparse" in steps(summary)
+
+
+def test_an_interval_that_holds_the_request_is_not_blamed_on_noise(files: Files, folder_of: FolderOf) -> None:
+    files["certificate"] |= {"status": "inconclusive", "ci_low": 2.99, "ci_high": 3.03}
+    summary = build_summary(folder_of(files))
+    assert "which may be more or less than the requested 3x (noise floor 0.4%)" in summary.headline
+    assert "The interval holds the requested 3x" in steps(summary)
+
+
+def test_the_table_that_the_closed_loop_corrected_is_shown(files: Files, folder_of: FolderOf) -> None:
+    files["latency_table_corrected"] = files["latency_table"] | {"fixed_s": 0.00612}
+    assert "6.12 ms" in table(build_summary(folder_of(files)), "Levels").caption
+
+
+def test_a_uniform_plan_that_does_not_exist_is_said(files: Files, folder_of: FolderOf) -> None:
+    files["comparison"] |= {"rows": files["comparison"]["rows"][:1], "uniform": "none: 3x is unreachable"}
+    text = section(build_summary(folder_of(files)), "accuracy").text
+    assert "Uniform at the same measured latency: none: 3x is unreachable" in text
+
+
+def test_training_that_nobody_asked_for_is_not_missing(files: Files, folder_of: FolderOf) -> None:
+    del files["training"]
+    assert "Gradual pruning: not asked for (--epochs 0)." in section(build_summary(folder_of(files)), "tuning").text
+
+
+def test_a_run_made_stage_by_stage_is_advised_a_whole_command(files: Files, folder_of: FolderOf) -> None:
+    files["run"]["command"] = ["pipeline", "certify", "runs/a", "--again"]
+    text = steps(build_summary(folder_of(files)))
+    assert "pipeline run --target intel --speedup 3 --model resnet:20 --epochs 6" in text
 
 
 def test_next_steps_of_an_inconclusive_run_quieten_the_machine(files: Files, folder_of: FolderOf) -> None:
@@ -226,7 +279,7 @@ def test_next_steps_of_an_inconclusive_run_quieten_the_machine(files: Files, fol
     files["certificate"]["host"]["governor"] = "powersave"
     text = steps(build_summary(folder_of(files)))
     assert "governor to performance (it is powersave)" in text
-    assert "pipeline certify run" in text
+    assert "pipeline certify run --again" in text
 
 
 @pytest.mark.parametrize(("dense", "advised"), [(0.8796, True), (0.8711, False)])

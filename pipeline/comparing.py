@@ -1,0 +1,51 @@
+"""What a plain uniform plan would have given at the same measured latency, with the same correction."""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.compression.database import Database
+from pipeline.context import Run
+from pipeline.plan import load_plan
+from pipeline.recovery import corrected_network
+from pipeline.run_folder import read_json
+from pipeline.searching import Searcher, solve_in_loop
+from profilers.latency_table import Choice
+from targets.errors import SpeedupError
+
+
+def compare_with_uniform(run: Run, database_key: str) -> dict[str, Any]:
+    """The run's plan and a uniform one that was measured as fast, both corrected after training and nothing more."""
+    _, plan = load_plan(run.folder.file("plan.json"), run.units)
+    ours = {
+        "allocator": plan["allocator"],
+        "measured_speedup": plan["measured_speedup"],
+        "accuracy": read_json(run.folder.file("correction.json"))["accuracy"],
+        "sparsity": _sparsity(run, tuple(plan["choice"])),
+        "is_ours": True,
+    }
+    rows = [ours]
+    searcher = Searcher(run, Database(run.folder.file("database")), "uniform", database_key)
+    try:
+        found = solve_in_loop(run, searcher, run.aim(), lambda text: run.reporter.say(f"uniform, {text}"))
+    except SpeedupError as error:
+        return {"schema": 1, "rows": rows, "uniform": f"none: {error}"}
+    _, record = corrected_network(run, run.plan_of(found.choice))
+    rows.append(
+        {
+            "allocator": "uniform",
+            "measured_speedup": found.measured_speedup,
+            "accuracy": record["accuracy"],
+            "sparsity": _sparsity(run, found.choice),
+            "is_ours": False,
+        }
+    )
+    correction = f"batch norm re-estimated, outputs matched in {run.config.correction_passes} passes"
+    return {"schema": 1, "rows": [row | {"correction": correction} for row in rows]}
+
+
+def _sparsity(run: Run, choice: Choice) -> float:
+    """Fraction of zeros over the weights of all units."""
+    parameters = np.array([unit.parameters for unit in run.units])
+    amounts = np.array([run.levels[index].amount for index in choice])
+    return float((parameters * amounts).sum() / parameters.sum())

@@ -1,0 +1,103 @@
+"""Correction brings the compressed network nearer to the dense one, and never makes it worse."""
+
+import numpy as np
+import pytest
+import torch
+
+from calibration.batch_norm import reestimate_batch_norm
+from pipeline.models.inference import torch_predict
+from pipeline.training.correction import CorrectionSettings, match_outputs
+from pipeline.training.masks import nonzero_masks
+from targets.errors import ArtifactError
+from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network, pruned_network
+
+INPUTS = DATA.train.inputs(np.arange(128))
+SETTINGS = CorrectionSettings(passes=8, batch_size=32)
+
+
+def _distance(model) -> float:
+    """Mean calibration loss on data that correction never saw."""
+    unseen = DATA.test.inputs(np.arange(len(DATA.test)))
+    ours, dense = (torch.from_numpy(torch_predict(network)(unseen)) for network in (model, dense_network()))
+    return float(ADAPTER.calibration_loss(ours, dense).mean())
+
+
+def _correct(model, masks, settings=SETTINGS, **more):
+    return match_outputs(model, dense_network(), INPUTS, BLOCKS, masks, ADAPTER.calibration_loss, settings, **more)
+
+
+def test_correction_lowers_the_loss_on_unseen_data_and_keeps_the_masks():
+    model, masks = pruned_network(0.8)
+    reestimate_batch_norm(model, [torch.from_numpy(INPUTS)])
+    before = _distance(model)
+    record = _correct(model, masks)
+    assert record.kept
+    assert record.loss_after < record.loss_before
+    assert _distance(model) < 0.7 * before
+    found = nonzero_masks(model, UNITS)
+    assert all(torch.equal(found[unit], masks[unit]) for unit in UNITS)
+    assert not model.training
+
+
+def test_the_record_says_what_was_done():
+    seen = []
+    record = _correct(*pruned_network(0.8), progress=lambda pass_record, settings: seen.append(pass_record))
+    assert (record.samples, record.held_out_samples) == (120, 8)
+    assert [entry.number for entry in record.history] == list(range(8))
+    assert tuple(seen) == record.history
+    assert record.history[-1].block_error < record.history[0].block_error
+    assert record.seconds > 0
+
+
+def test_what_makes_it_worse_is_taken_back():
+    model, masks = pruned_network(0.5)
+    expected = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    record = _correct(model, masks, CorrectionSettings(passes=2, batch_size=32, lr=3.0))
+    assert not record.kept
+    assert not record.loss_after < record.loss_before
+    assert all(torch.equal(parameter, expected[name]) for name, parameter in model.named_parameters())
+
+
+def test_the_dense_network_is_left_as_it_is():
+    dense = dense_network()
+    state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
+    model, masks = pruned_network(0.8)
+    match_outputs(model, dense, INPUTS, BLOCKS, masks, ADAPTER.calibration_loss, SETTINGS)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in dense.state_dict().items())
+    assert not dense.get_submodule("layer1.0")._forward_hooks
+    assert not model.get_submodule("layer1.0")._forward_hooks
+    assert model.get_parameter("layer1.0.conv1.weight").is_contiguous()
+
+
+def test_the_same_seed_gives_the_same_network():
+    models = [pruned_network(0.8) for _ in range(2)]
+    for model, masks in models:
+        _correct(model, masks)
+    first, second = (model.state_dict() for model, _ in models)
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_augmented_inputs_are_drawn_for_the_learnt_samples_alone():
+    drawn = []
+
+    def draw(positions, rng):
+        drawn.append(positions)
+        return DATA.train.inputs(positions, augment=rng)
+
+    record = _correct(*pruned_network(0.8), draw=draw)
+    counts = np.bincount(np.concatenate(drawn), minlength=128)
+    assert sorted(set(counts)) == [0, SETTINGS.passes]
+    assert int((counts == 0).sum()) == record.held_out_samples
+
+
+def test_too_few_samples_are_refused():
+    with pytest.raises(ValueError, match="at least 4 calibration samples, not 3"):
+        match_outputs(dense_network(), dense_network(), INPUTS[:3], BLOCKS, {}, ADAPTER.calibration_loss)
+
+
+def test_a_network_that_gives_nan_is_an_artifact_error():
+    model, masks = pruned_network(0.8)
+    with torch.no_grad():
+        model.get_parameter("linear.bias")[0] = float("nan")
+    with pytest.raises(ArtifactError, match="not finite"):
+        _correct(model, masks)

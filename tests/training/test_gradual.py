@@ -1,0 +1,163 @@
+"""Gradual pruning ends at the plan, whatever happens on the way."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.models.inference import torch_predict
+from pipeline.training.gradual import GradualSettings, gradual_prune
+from pipeline.training.masks import nonzero_masks
+from targets.errors import ArtifactError
+from tests.training.networks import ADAPTER, DATA, UNITS, dense_network, pruned_network
+
+PLAN = {unit: 0.3 + 0.1 * i for i, unit in enumerate(UNITS)}
+SETTINGS = GradualSettings(epochs=4, batch_size=32, mask_interval=4, checkpoint_s=0.0)
+STEPS = 4 * 256 // 32
+
+
+def _prune(model, settings=SETTINGS, plan=PLAN, **more):
+    return gradual_prune(model, dense_network(), plan, DATA.train, ADAPTER.training_loss, settings, **more)
+
+
+def _zeros(model) -> dict[str, int]:
+    return {unit: int((~mask).sum()) for unit, mask in nonzero_masks(model, UNITS).items()}
+
+
+def _planned() -> dict[str, int]:
+    sizes = {unit: dense_network().get_parameter(f"{unit}.weight").numel() for unit in UNITS}
+    return {unit: sizes[unit] - round((1 - PLAN[unit]) * sizes[unit]) for unit in UNITS}
+
+
+def _states_are_equal(first, second) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
+
+
+def test_it_ends_with_the_exact_counts_of_the_plan_and_still_knows_its_classes():
+    model = dense_network()
+    record = _prune(model)
+    assert _zeros(model) == _planned()
+    assert not model.training
+    assert model.get_parameter("layer1.0.conv1.weight").is_contiguous()
+    assert int((model.get_parameter("conv1.weight") == 0).sum()) == 0
+    assert ADAPTER.evaluate(torch_predict(model), DATA).value > 0.9
+    assert (record.steps, record.resumed_at_step) == (STEPS, 0)
+
+
+def test_sparsity_starts_low_only_grows_and_is_reached_at_the_declared_share():
+    seen = []
+    record = _prune(dense_network(), progress=seen.append)
+    values = [report.sparsity for report in seen]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(0.05, abs=0.01)
+    growing = round(SETTINGS.pruning_share * STEPS)
+    planned = sum(_planned().values()) / sum(p.numel() for p in map(_weight, UNITS))
+    assert values[growing - 1] < values[growing] == values[-1] == pytest.approx(planned)
+    assert [report.step for report in seen] == list(range(1, STEPS + 1))
+    assert [report.epoch for report in seen] == [step * 4 // STEPS for step in range(STEPS)]
+    assert seen[-1].remaining_s == 0
+    assert record.history[-1].accuracy == seen[-1].accuracy > 0.5
+    assert [epoch.epoch for epoch in record.history] == [0, 1, 2, 3]
+
+
+def _weight(unit):
+    return dense_network().get_parameter(f"{unit}.weight")
+
+
+def test_pruned_weights_never_come_back():
+    zeros = []
+    model = dense_network()
+    _prune(model, progress=lambda _: zeros.append({u: ~m for u, m in nonzero_masks(model, UNITS).items()}))
+    for before, after in itertools.pairwise(zeros):
+        assert all(bool((after[unit] | ~before[unit]).all()) for unit in UNITS)
+
+
+@pytest.mark.parametrize("stop_at", [5, 8, 20, 31])
+def test_an_interrupted_run_resumes_to_the_identical_network(tmp_path, stop_at):
+    def interrupt(report):
+        if report.step == stop_at:
+            raise KeyboardInterrupt
+
+    whole = dense_network()
+    straight = _prune(whole)
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        _prune(dense_network(), checkpoint=path, progress=interrupt)
+    resumed = dense_network()
+    record = _prune(resumed, checkpoint=path)
+    assert record.resumed_at_step == stop_at
+    assert _states_are_equal(whole, resumed)
+    assert record.history == straight.history
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    path, model = tmp_path / "checkpoint.pt", dense_network()
+    _prune(model, checkpoint=path)
+    again, reports = dense_network(), []
+    record = _prune(again, checkpoint=path, progress=reports.append)
+    assert not reports
+    assert record.resumed_at_step == record.steps
+    assert _states_are_equal(model, again)
+
+
+def test_a_start_from_the_database_keeps_its_zeros_from_the_first_step():
+    model, masks = pruned_network(0.7)
+    seen = set()
+    settings = GradualSettings(epochs=2, batch_size=32, start="database")
+    record = _prune(model, settings, dict.fromkeys(UNITS, 0.7), progress=lambda report: seen.add(report.sparsity))
+    assert len(seen) == 1
+    assert all(torch.equal(mask, masks[unit]) for unit, mask in nonzero_masks(model, UNITS).items())
+    assert record.history[-1].loss < record.history[0].loss
+
+
+def test_the_teacher_is_left_as_it_is():
+    dense = dense_network()
+    gradual_prune(dense_network(), dense, PLAN, DATA.train, ADAPTER.training_loss, SETTINGS)
+    assert _states_are_equal(dense, dense_network())
+    assert not dense.training
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    _prune(dense_network(), checkpoint=path)
+    content = path.read_bytes()
+    with pytest.raises(ArtifactError, match="another plan, network, data or settings"):
+        _prune(dense_network(), plan=dict.fromkeys(UNITS, 0.5), checkpoint=path)
+    with pytest.raises(ArtifactError, match="another plan, network, data or settings"):
+        _prune(dense_network(), GradualSettings(epochs=4, batch_size=32, seed=1), checkpoint=path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world", None])
+def test_a_broken_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    _prune(dense_network(), checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-500] if content is None else content)
+    with pytest.raises(ArtifactError, match="not a whole checkpoint"):
+        _prune(dense_network(), checkpoint=path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    model = dense_network()
+    with torch.no_grad():
+        model.get_parameter("linear.bias")[0] = float("nan")
+    with pytest.raises(ArtifactError, match="loss of training step 0 is not finite"):
+        _prune(model)
+
+
+@pytest.mark.parametrize("settings", [GradualSettings(epochs=0), GradualSettings(epochs=3, batch_size=1000)])
+def test_a_training_without_a_batch_is_refused(settings):
+    with pytest.raises(ValueError, match="have no batch"):
+        _prune(dense_network(), settings)
+
+
+def test_batches_cover_the_split_in_every_epoch(monkeypatch):
+    drawn = []
+    original = DATA.train.inputs
+    monkeypatch.setattr(DATA.train, "inputs", lambda rows, augment=None: drawn.append(rows) or original(rows, augment))
+    _prune(dense_network(), GradualSettings(epochs=2, batch_size=64))
+    assert [sorted(np.concatenate(drawn[i : i + 4])) for i in (0, 4)] == [list(range(256))] * 2
+    assert not np.array_equal(drawn[0], drawn[4])
