@@ -1,18 +1,22 @@
 # The two commands of the README are `make demo` and `make test`; each sets up what it needs.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/.ready
 # The lock names torch's plain version; a CPU build of it satisfies the lock where one is offered.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup demo test lint fast-test bench lock clean-runs
+.PHONY: setup demo test lint fast-test bench lock clean help
 
-setup: $(READY)
+setup: $(READY)  ## install the locked packages into .venv
 
+# An environment without pip was left by an installation that failed or was interrupted, or its Python has gone.
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 7; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 7; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+		"$(PYTHON)" -m venv $$(test -x $(BIN)/python || echo --clear) .venv || \
+		{ echo "Python's venv module is needed; systems that split it off have it as python3.11-venv" >&2; exit 7; }
 	@echo "Installing locked packages into .venv (once, a minute or two) ..."
 	@$(INSTALL) --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
@@ -20,21 +24,30 @@ $(READY): pyproject.toml constraints.txt
 demo: setup  ## a 3x speedup on embedded data, certified, with a report
 	@$(BIN)/pipeline run --target auto --speedup 3 --out runs/demo
 
-test: setup lint
+test: setup lint  ## every check: style, types, import rules, all tests
 	@$(BIN)/pipeline runtimes install deepsparse || echo "DeepSparse cannot be installed here: its tests are skipped."
 	@$(BIN)/python -m pytest --durations=15
 
-lint: setup
+lint: setup  ## style, types and import rules alone
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-fast-test: setup  ## without the slow ones: under five minutes
+fast-test: setup  ## the tests without the slow ones: under five minutes
 	@$(BIN)/python -m pytest -m "not slow"
 
-bench: setup  ## repeats every committed benchmark; takes hours; needs SPDY_DATA
+bench: setup  ## repeat every committed benchmark: takes hours, needs SPDY_DATA
 	@for script in budget_dp database latency_table resnet20; do $(BIN)/python -m benchmarks.$$script || exit; done
 
 lock: setup  ## write the versions that are installed as the new lock
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable >.venv/lock.txt
+	@sed 's/+cpu$$//' .venv/lock.txt >constraints.txt
+	@touch $(READY)
+
+clean:  ## remove .venv, caches and builds; run folders stay
+	rm -rf .venv build dist *.egg-info .*_cache .hypothesis
+	find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14

@@ -54,6 +54,7 @@ class Stopwatch:
         self._start = time.perf_counter(), time.process_time()
 
     def read(self) -> Seconds:
+        """Time since then."""
         return Seconds(time.perf_counter() - self._start[0], time.process_time() - self._start[1])
 
 

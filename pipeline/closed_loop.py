@@ -112,7 +112,7 @@ def unreachable(table: LatencyTable, speedup: float) -> SpeedupError:
     fixed = table.fixed_s * 1e3
     return SpeedupError(
         f"{speedup:g}x is unreachable here: the fastest plan measured gives {measured:.2f}x, the fastest that the "
-        f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no level "
-        f"changes them.\nLower --speedup to at most {0.98 * measured:.2f}, or try a larger --batch-size or another "
-        "--runtime."
+        f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no "
+        f"level changes them.\nLower --speedup to at most {0.98 * measured:.2f}, or try a larger --batch-size or "
+        "another --runtime."
     )

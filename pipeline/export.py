@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
+from pipeline.compression.criteria import kept_count
 from pipeline.files import write_atomically
 from pipeline.models.base import Predict, Unit
 from pipeline.models.inference import torch_predict
@@ -128,6 +129,8 @@ class PlanPatcher:
         initialisers = unit_initialisers(self._model, units)
         tensors = {tensor.name: tensor for tensor in self._model.graph.initializer}
         self._tensors = {unit: tensors[name] for unit, name in initialisers.items()}
+        transposed = _transposed(self._model)
+        self._transposed = {unit for unit, name in initialisers.items() if name in transposed}
         self._dense = {unit: numpy_helper.to_array(tensor).copy() for unit, tensor in self._tensors.items()}
         self._order = {unit: np.argsort(np.abs(w).ravel(), kind="stable") for unit, w in self._dense.items()}
 
@@ -137,7 +140,7 @@ class PlanPatcher:
         Raises:
             ValueError: a unit is not in the graph, or its level is neither dense nor unstructured.
         """
-        self._write({unit: self._pruned(unit, self._dense_of(unit), level) for unit, level in plan.items()}, path)
+        self._write({unit: self._pruned(unit, level) for unit, level in plan.items()}, path)
 
     def write_masks(self, masks: Mapping[str, NDArray[np.bool_]], path: Path) -> None:
         """Write the graph with the given weights zeroed; units without a mask stay as in the file.
@@ -147,9 +150,9 @@ class PlanPatcher:
             path: file to write.
 
         Raises:
-            ValueError: a unit is not in the graph, or its mask is of another size.
+            ValueError: a unit is not in the graph, or its mask is of another shape.
         """
-        self._write({unit: self._masked(unit, self._dense_of(unit), mask) for unit, mask in masks.items()}, path)
+        self._write({unit: self._masked(unit, mask) for unit, mask in masks.items()}, path)
 
     def _write(self, weights: Mapping[str, NDArray[np.float32]], path: Path) -> None:
         for unit, dense in self._dense.items():
@@ -161,18 +164,21 @@ class PlanPatcher:
             raise ValueError(f"not in the graph: {unit}")
         return self._dense[unit]
 
-    def _masked(self, unit: str, dense: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        if mask.size != dense.size:
+    def _masked(self, unit: str, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        dense = self._dense_of(unit)
+        mask = mask.T if unit in self._transposed else mask
+        if mask.shape != dense.shape:
             raise ValueError(f"{unit}: a mask of shape {mask.shape} for a weight of shape {dense.shape}")
-        return np.where(mask if mask.shape == dense.shape else mask.T, dense, np.float32(0))
+        return np.where(mask, dense, np.float32(0))
 
-    def _pruned(self, unit: str, dense: NDArray[np.float32], level: Level) -> NDArray[np.float32]:
+    def _pruned(self, unit: str, level: Level) -> NDArray[np.float32]:
+        dense = self._dense_of(unit)
         if level.family == "dense":
             return dense
         if level.family != "unstructured":
             raise ValueError(f"{unit}: magnitudes say nothing about level {level.key}")
         weight = dense.copy()
-        kept = round(level.density * weight.size)
+        kept = kept_count(weight.size, level.amount)
         weight.ravel()[self._order[unit][: weight.size - kept]] = 0
         return weight
 
@@ -252,11 +258,11 @@ def assert_zeros_survive(path: Path, units: Sequence[Unit], model: nn.Module) ->
     """
     graph = _load(path)
     tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
-    counts = {}
+    transposed, counts = _transposed(graph), {}
     for unit, name in unit_initialisers(graph, units).items():
         weight = model.get_parameter(f"{unit}.weight").detach().numpy()
         exported = numpy_helper.to_array(tensors[name])
-        exported = exported if exported.shape == weight.shape else exported.T
+        exported = exported.T if name in transposed else exported
         lost = int(np.count_nonzero(exported[weight == 0]))
         if lost:
             raise ArtifactError(f"{path}: {lost} of the {int((weight == 0).sum())} zeros of unit {unit} were lost.")
@@ -280,6 +286,11 @@ def _torchscript_export(model: nn.Module, example_shape: Sequence[int]) -> onnx.
         )
         model.train(training)
         return onnx.load(path)
+
+
+def _transposed(model: onnx.ModelProto) -> set[str]:
+    """Names of the weights that are stored [in, out]: those of linear layers over sequences."""
+    return {node.input[1] for node in model.graph.node if node.op_type == "MatMul"}
 
 
 def _give_each_node_its_own(graph: onnx.GraphProto) -> None:

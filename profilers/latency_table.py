@@ -23,6 +23,7 @@ from targets.levels import DENSE, Level
 SCHEMA = 1
 KNOTS = (0.0, 0.03, 0.08, 0.16, 0.3, 0.6)
 SMOOTHING = (0.003, 0.01, 0.03, 0.1)
+REWEIGHTINGS = 4
 
 Choice = tuple[int, ...]
 """One level a unit, as positions in the table's levels."""
@@ -283,7 +284,7 @@ class _Design:
         dense = np.zeros(sparse.shape[1])
         dense[0] = 1.0
         self.curves = np.where((np.arange(len(levels)) == 0)[:, None], dense, sparse)
-        self.width = self.curves.shape[1]
+        self.width: int = self.curves.shape[1]
         self.share = {group: next(u.work for u in prunable if u.group == group) for group in self.groups}
         total = sum(unit.work for unit in units) or 1.0
         self.share = {group: work / total for group, work in self.share.items()}
@@ -308,7 +309,26 @@ class _Design:
         weights: NDArray[np.float64],
         smoothing: float,
     ) -> NDArray[np.float64]:
-        """Non-negative unknowns with the least weighted squared relative error, and a ridge on the curves' bends."""
+        """Non-negative unknowns with the least weighted relative error, and a ridge on the curves' bends.
+
+        The error is squared near zero and linear beyond (Huber 1964, by reweighting), so that a measurement that a
+        neighbour disturbed does not bend the table.
+        """
+        robust = np.ones(len(rows))
+        for _ in range(REWEIGHTINGS):
+            solution = self._solve_squares(rows, relative, weights * robust, smoothing)
+            errors = np.abs(rows @ solution / relative - 1)
+            limit = 1.345 * max(1.4826 * float(np.median(errors)), 1e-4)
+            robust = np.minimum(1.0, limit / np.maximum(errors, 1e-12))
+        return solution
+
+    def _solve_squares(
+        self,
+        rows: NDArray[np.float64],
+        relative: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        smoothing: float,
+    ) -> NDArray[np.float64]:
         scale = np.sqrt(weights) / relative
         ridge, aim = self._ridge()
         strength = smoothing * np.sqrt(len(rows))

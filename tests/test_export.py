@@ -103,14 +103,21 @@ def test_projections_and_bottlenecks_are_found(tmp_path):
 
 
 def test_linear_layers_over_sequences_are_found_transposed(tmp_path):
-    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).eval()
+    model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3), nn.Linear(3, 3)).eval()
     units = trace_units(model, (6, 5))
     path = tmp_path / "model.onnx"
     with torch.no_grad():
         model[0].weight[0] = 0
+        model[3].weight[1] = 0
     export_onnx(model, (2, 6, 5), path)
-    assert [weight.shape for weight in _weights(path, units).values()] == [(5, 7), (7, 3)]
-    assert assert_zeros_survive(path, units, model) == {"0": 5, "2": 0}
+    assert [weight.shape for weight in _weights(path, units).values()] == [(5, 7), (7, 3), (3, 3)]
+    assert assert_zeros_survive(path, units, model) == {"0": 5, "2": 0, "3": 3}
+    mask = np.ones((3, 3), bool)
+    mask[2] = False
+    PlanPatcher(path, units).write_masks({"3": mask}, tmp_path / "masked.onnx")
+    with torch.no_grad():
+        model[3].weight[2] = 0
+    check_parity(model, tmp_path / "masked.onnx", np.random.default_rng(0).normal(size=(2, 6, 5)).astype(np.float32))
 
 
 def test_a_unit_that_is_not_in_the_graph_is_named(exported):
@@ -223,6 +230,20 @@ def test_a_patch_leaves_nothing_of_the_former_one(tmp_path, exported):
     patcher.write({}, tmp_path / "second.onnx")
     check_parity(model, tmp_path / "second.onnx", np.random.default_rng(0).normal(size=SHAPE).astype(np.float32))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["first.onnx", "second.onnx"]
+
+
+def test_masks_of_one_choice_are_patched_in(tmp_path, exported):
+    model, path, _ = exported
+    units = trace_units(model, SHAPE[1:])
+    rng = np.random.default_rng(0)
+    masks = {unit.name: rng.random(unit.shape) < 0.3 for unit in units[1:-1]}
+    patcher, dense = PlanPatcher(path, units), _weights(path, units)
+    patcher.write_masks(masks, tmp_path / "patched.onnx")
+    for unit, weight in _weights(tmp_path / "patched.onnx", units).items():
+        assert np.array_equal(weight, dense[unit] * masks.get(unit, np.ones_like(dense[unit], bool)))
+    for wrong in ({"nowhere": masks["layer1.0.conv1"]}, {"conv1": masks["layer1.0.conv1"]}):
+        with pytest.raises(ValueError, match=r"not in the graph|a mask of shape"):
+            patcher.write_masks(wrong, tmp_path / "patched.onnx")
 
 
 @pytest.mark.parametrize("plan", [{"nowhere": Level("unstructured", 0.5)}, {"conv1": Level("channel", 0.5)}])

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from pipeline.compression.hessians import Matrix, invertible
+from pipeline.compression.parallel import over_chunks
 
-CHUNK_BYTES = 24 * 2**20
+CHUNK_BYTES = 12 * 2**20
 """Inverse Hessians of a chunk of rows, small enough to stay in a CPU's cache."""
 STEP = 1 / 64
 """Part of a row's remaining weights that goes at a time; one by one below 1 / STEP weights."""
@@ -32,10 +33,12 @@ def eliminate(hessian: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
     """
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(invertible(hessian))))
     losses, turns = torch.empty(weight.shape, dtype=torch.float64), torch.empty(weight.shape, dtype=torch.float64)
-    rows = max(1, CHUNK_BYTES // (8 * len(hessian) ** 2))
-    for start in range(0, len(weight), rows):
-        chunk = slice(start, start + rows)
-        _eliminate_rows(inverse, torch.from_numpy(weight[chunk]), losses[chunk], turns[chunk])
+    dense = torch.from_numpy(weight)
+
+    def work(rows: Tensor) -> None:
+        losses[rows], turns[rows] = _eliminate_rows(inverse, dense[rows])
+
+    over_chunks(work, torch.split(torch.arange(len(weight)), max(1, CHUNK_BYTES // (8 * len(hessian) ** 2))))
     return losses.numpy(), turns.numpy()
 
 
@@ -83,9 +86,10 @@ class _Remaining:
         return _Remaining(inverse, self.weight.gather(1, keep), self.columns.gather(1, keep), torch.ones_like(keep) > 0)
 
 
-def _eliminate_rows(inverse: Tensor, weight: Tensor, losses: Tensor, turns: Tensor) -> None:
-    """Fill losses and turns [rows, d] of a chunk of rows."""
+def _eliminate_rows(inverse: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and turns [rows, d] of a chunk of rows."""
     rows, size = weight.shape
+    losses, turns = torch.empty_like(weight), torch.empty_like(weight)
     columns = torch.arange(size).expand(rows, size)
     remaining = _Remaining(inverse.repeat(rows, 1, 1), weight.clone(), columns, torch.ones_like(weight) > 0)
     dearest = torch.zeros(rows, 1, dtype=torch.float64)
@@ -101,3 +105,4 @@ def _eliminate_rows(inverse: Tensor, weight: Tensor, losses: Tensor, turns: Tens
         done += count
         if 0 < size - done <= COMPACT * remaining.weight.shape[1]:
             remaining = remaining.packed(size - done)
+    return losses, turns

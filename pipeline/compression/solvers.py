@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.compression.criteria import CRITERIA, Criterion, kept_count, mask_of
 from pipeline.compression.hessians import Mask, Matrix, by_group, invertible
+from pipeline.compression.parallel import over_chunks
 
 CHUNK_BYTES = 8 * 2**20
 """Linear systems of a chunk of rows, small enough to stay in a CPU's cache."""
@@ -125,12 +126,21 @@ def _least_squares(hessian: Tensor, weight: Tensor, kept: Tensor) -> Tensor:
     targets = weight @ hessian
     solved = torch.zeros_like(targets)
     order = torch.argsort(counts, descending=True, stable=True)
-    start = 0
-    while start < len(order) and (largest := int(counts[order[start]])):
-        rows = order[start : start + max(1, CHUNK_BYTES // (8 * largest**2))]
-        solved[rows] = _solve(hessian, targets[rows], kept[rows], largest)
-        start += len(rows)
+
+    def work(rows: Tensor) -> None:
+        solved[rows] = _solve(hessian, targets[rows], kept[rows], int(counts[rows[0]]))
+
+    over_chunks(work, _chunks(order[counts[order] > 0], counts))
     return solved
+
+
+def _chunks(order: Tensor, counts: Tensor) -> Iterator[Tensor]:
+    """Runs of rows whose systems take CHUNK_BYTES together; ``order`` is by descending count."""
+    start = 0
+    while start < len(order):
+        rows = order[start : start + max(1, CHUNK_BYTES // (8 * int(counts[order[start]]) ** 2))]
+        yield rows
+        start += len(rows)
 
 
 def _solve(hessian: Tensor, targets: Tensor, kept: Tensor, largest: int) -> Tensor:

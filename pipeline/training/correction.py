@@ -31,13 +31,15 @@ class CorrectionSettings:
         passes: over the calibration samples that are learnt from.
         lr: of Adam at the start; falls to zero along a cosine.
         batch_size: samples a step.
+        block_weight: of the blocks' relative squared errors, summed, beside the loss of the outputs.
         held_out: fraction of the samples that only judge whether the corrected network is better.
         seed: of the samples' order and augmentation, and of which ones are held out.
     """
 
     passes: int = 30
-    lr: float = 3e-3
+    lr: float = 6e-3
     batch_size: int = 128
+    block_weight: float = 25.0
     held_out: float = 1 / 16
     seed: int = 0
 
@@ -189,7 +191,7 @@ def _learn(
                 output_loss = loss(outputs, expected).mean()
                 block_error = torch.stack([_relative_error(ours[name], theirs[name]) for name in blocks]).sum()
                 optimizer.zero_grad()
-                (output_loss + block_error).backward()  # type: ignore[no-untyped-call]
+                (output_loss + settings.block_weight * block_error).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 apply_masks(model, masks)
                 sums += [float(output_loss.detach()), float(block_error.detach()) / len(blocks)]

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from pipeline.compression.criteria import kept_count
+
 Masks = Mapping[str, Tensor]
 
 
@@ -15,7 +17,7 @@ def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
         weight: of any shape.
         sparsity: fraction to remove, 0 <= sparsity <= 1.
     """
-    removed = weight.numel() - round((1.0 - sparsity) * weight.numel())
+    removed = weight.numel() - kept_count(weight.numel(), sparsity)
     mask = torch.ones(weight.numel(), dtype=torch.bool, device=weight.device)
     mask[torch.argsort(weight.detach().abs().flatten(), stable=True)[:removed]] = False
     return mask.reshape(weight.shape)
