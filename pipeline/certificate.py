@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.models.base import Score
 from pipeline.run_folder import write_json
 from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, speedup_interval
+from profilers.statistics import Interval, speedup_interval, undisturbed_rounds
 from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo
 
@@ -26,11 +26,13 @@ class Protocol:
         processes: fresh worker processes, at least.
         most_processes: and at most, while the interval is wider than ``half_width``.
         half_width: relative half width of the interval at which measuring stops.
+        fewest_rounds: undisturbed rounds that a process needs to count.
     """
 
     processes: int = 6
-    most_processes: int = 14
-    half_width: float = 0.004
+    most_processes: int = 16
+    half_width: float = 0.005
+    fewest_rounds: int = 12
     confidence: float = 0.95
     effort: Effort = field(default_factory=lambda: Effort(warmups=5, rounds=60, seconds=6.0))
 
@@ -46,11 +48,19 @@ class ProcessSamples:
 
 @dataclass(frozen=True, slots=True)
 class SpeedupEvidence:
-    """The measured speedup, and the same measurement of the dense network against itself."""
+    """The measured speedup, and the same measurement of the dense network against itself.
+
+    Args:
+        speedup: over the rounds in which the machine was quiet.
+        speedup_all_rounds: over every round.
+        disturbed_fraction: of the rounds, those left out because the dense network was slow in them.
+    """
 
     speedup: Interval
+    speedup_all_rounds: Interval
     null: Interval
     processes: tuple[ProcessSamples, ...]
+    disturbed_fraction: float
     supported_fraction: float | None
 
     @property
@@ -96,11 +106,12 @@ def measure_speedup(
         processes.append(samples)
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        if len(processes) < max(protocol.processes, 2):
-            continue
-        evidence = _evidence(processes, fraction, protocol.confidence)
-        if evidence.speedup.half_width <= protocol.half_width or len(processes) >= protocol.most_processes:
-            return evidence
+        enough = len(quiet_processes(processes, protocol.fewest_rounds)) >= max(protocol.processes, 2)
+        last = len(processes) >= protocol.most_processes
+        if enough or last:
+            evidence = _evidence(processes, fraction, protocol)
+            if last or evidence.speedup.half_width <= protocol.half_width:
+                return evidence
 
 
 def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, float | None]:
@@ -111,15 +122,36 @@ def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, f
     return ProcessSamples(compressed.reference_s, compressed.samples_s, null.samples_s), compressed.supported_fraction
 
 
+def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int) -> list[ProcessSamples]:
+    """The undisturbed rounds of every process that has enough of them."""
+    quiet = []
+    for process, keep in zip(processes, undisturbed_rounds([p.baseline_s for p in processes]), strict=True):
+        if keep.sum() >= min(fewest_rounds, len(keep)):
+            columns = (process.baseline_s, process.compressed_s, process.null_s)
+            quiet.append(ProcessSamples(*(tuple(np.asarray(column)[keep].tolist()) for column in columns)))
+    return quiet
+
+
 def _evidence(
-    processes: Sequence[ProcessSamples], supported_fraction: float | None, confidence: float
+    processes: Sequence[ProcessSamples], supported_fraction: float | None, protocol: Protocol
 ) -> SpeedupEvidence:
-    baseline = [p.baseline_s for p in processes]
+    """Intervals over the quiet rounds, or over all where too few processes had any."""
+    quiet = quiet_processes(processes, protocol.fewest_rounds)
+    counted = quiet if len(quiet) >= max(2, protocol.processes // 2) else list(processes)
+    rounds = sum(len(p.baseline_s) for p in processes)
     return SpeedupEvidence(
-        speedup_interval(baseline, [p.compressed_s for p in processes], confidence=confidence),
-        speedup_interval(baseline, [p.null_s for p in processes], confidence=confidence),
+        _speedup(counted, protocol.confidence),
+        _speedup(processes, protocol.confidence),
+        speedup_interval([p.baseline_s for p in counted], [p.null_s for p in counted], confidence=protocol.confidence),
         tuple(processes),
+        1 - sum(len(p.baseline_s) for p in counted) / rounds,
         supported_fraction,
+    )
+
+
+def _speedup(processes: Sequence[ProcessSamples], confidence: float) -> Interval:
+    return speedup_interval(
+        [p.baseline_s for p in processes], [p.compressed_s for p in processes], confidence=confidence
     )
 
 
@@ -196,6 +228,8 @@ class Certificate:
     ci_high: float
     confidence: float
     noise_floor: float
+    speedup_all_rounds: Mapping[str, float]
+    disturbed_fraction: float
     baseline: Mapping[str, Any]
     compressed: Mapping[str, Any]
     best_dense: Mapping[str, Any]

@@ -1,5 +1,6 @@
 """Certify the exported network, and measure what a uniform plan would have given instead."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: 
         ci_high=speedup.high,
         confidence=speedup.confidence,
         noise_floor=evidence.noise_floor,
+        speedup_all_rounds=asdict(evidence.speedup_all_rounds),
+        disturbed_fraction=evidence.disturbed_fraction,
         baseline={"runtime": runtime.name, "precision": "fp32", "latency_s": evidence.baseline_s},
         compressed={
             "runtime": runtime.name,

@@ -92,9 +92,14 @@ def run_loop(
         if number < REFITS:
             table = table.refit(measured)
         correction = measured[0].relative * table.dense_s / table.predict(proposal.choice)
-        if ACCEPTED[0] <= this.measured_speedup / speedup - 1 <= ACCEPTED[1]:
+        if ACCEPTED[0] <= this.measured_speedup / speedup - 1 <= ACCEPTED[1] or _goes_in_circles(rounds):
             break
     return _result(table, speedup, rounds)
+
+
+def _goes_in_circles(rounds: Sequence[Round]) -> bool:
+    """Whether the last plan was measured before, as happens where levels are too coarse to meet the request."""
+    return any(earlier.choice == rounds[-1].choice for earlier in rounds[:-1])
 
 
 def _result(table: LatencyTable, speedup: float, rounds: Sequence[Round]) -> LoopResult:

@@ -115,8 +115,9 @@ class Run:
 
     @cached_property
     def calibration_inputs(self) -> NDArray[np.float32]:
-        """[n, …] normalised inputs of the calibration set."""
-        return self.calibration.inputs(self.splits.train)
+        """[n, …] inputs of the calibration set, shuffled: data sets come class by class, batches must not."""
+        order = np.random.default_rng(self.config.seed).permutation(len(self.calibration.indices))
+        return self.calibration.inputs(self.splits.train)[order]
 
     @cached_property
     def model_key(self) -> str:

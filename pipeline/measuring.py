@@ -13,6 +13,7 @@ from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans
+from profilers.statistics import DISTURBED
 
 PLANS_A_WORKER = 8
 TABLE_ERROR = 0.01
@@ -20,9 +21,7 @@ TABLE_ERROR = 0.01
 PROFILE = Effort(warmups=2, rounds=40, seconds=1.2)
 CHECK = Effort(warmups=3, rounds=60, seconds=2.5)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
-RETRIES = 2
-DISTURBED = 1.12
-"""A measurement is repeated when the dense network took this much longer in it than in the quietest one."""
+RETRIES = 3
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
@@ -38,8 +37,7 @@ class PlanBench:
         self._run = run
         key = digest("plans", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file("measurements.jsonl"), key)
-        self._quiet_s = float("inf")
-        self.disturbed = 0
+        self._references_s = [float(np.median(row["reference_s"])) for row in self._log.values() if row["reference_s"]]
 
     def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
         """A function that measures plans for the latency table; ``on_plan`` hears how many are done in all."""
@@ -67,7 +65,7 @@ class PlanBench:
             if name not in self._log:
                 samples: list[Measurement] = []
                 for seed in (0, 1):
-                    samples += self._measure([[Candidate("solved plan", path)]], CHECK, seed)
+                    samples += self._undisturbed([[Candidate("solved plan", path)]], CHECK, seed)
                 self._log.add(name, _pooled(samples))
         self._measure_missing(nearby)
         found = [self._recall(name, choice, "solved", SOLVED_WEIGHT)]
@@ -77,7 +75,7 @@ class PlanBench:
     def dense_s(self) -> float:
         """Median seconds of the dense network, from a process of its own."""
         if "dense" not in self._log:
-            (measured,) = self._measure([[self._run.dense_candidate]], CHECK, 0)
+            (measured,) = self._undisturbed([[self._run.dense_candidate]], CHECK, 0)
             self._log.add("dense", _row(measured))
         return float(np.median(self._log["dense"]["samples_s"]))
 
@@ -89,23 +87,22 @@ class PlanBench:
                 path = Path(folder, f"{number}.onnx")
                 self._run.patcher.write(self._run.plan_of(choice), path)
                 groups.append([Candidate(f"plan {number}", path)])
-            for choice, measured in zip(missing, self._undisturbed(groups), strict=True):
+            for choice, measured in zip(missing, self._undisturbed(groups, PROFILE, len(self._log)), strict=True):
                 self._log.add(_name(choice), _row(measured))
 
-    def _undisturbed(self, groups: Sequence[Sequence[Candidate]]) -> list[Measurement]:
-        """Measure every group, and once or twice more those during which the dense network was slow.
+    def _undisturbed(self, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int) -> list[Measurement]:
+        """Measure every group, and up to three times more those during which the dense network was slow.
 
-        Turns cancel what slows both networks by one factor; a neighbour that takes cores away does not.
+        Turns cancel what slows both networks by one factor; a neighbour that takes cores or caches away they do not.
         """
-        results = self._measure(groups, PROFILE, len(self._log))
-        for attempt in range(RETRIES):
-            quiet_s = min([self._quiet_s, *(_reference_s(m) for m in results)])
-            self._quiet_s = quiet_s
+        results = self._measure(groups, effort, seed)
+        self._references_s += [_reference_s(m) for m in results if not m.error]
+        for attempt in range(1, RETRIES + 1):
+            quiet_s = float(np.quantile(self._references_s, 0.1)) if self._references_s else 0.0
             again = [i for i, m in enumerate(results) if not m.error and _reference_s(m) > DISTURBED * quiet_s]
             if not again:
                 break
-            self.disturbed += len(again)
-            repeated = self._measure([groups[i] for i in again], PROFILE, len(self._log) + attempt + 1)
+            repeated = self._measure([groups[i] for i in again], effort, seed + 1000 * attempt)
             for i, measured in zip(again, repeated, strict=True):
                 if measured.error is None and _reference_s(measured) < _reference_s(results[i]):
                     results[i] = measured

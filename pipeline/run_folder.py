@@ -151,6 +151,10 @@ class Log:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def values(self) -> list[Any]:
+        """Every result, in the order in which they came."""
+        return list(self._entries.values())
+
     def add(self, name: str, value: Any) -> None:
         """Keep one result."""
         self._entries[name] = value

@@ -345,7 +345,7 @@ class _Design:
             for left, right in pairwise(slopes):
                 rows.append({left: 1.0, right: -1.0})
                 aim.append(0.0)
-            rows.append({start + 1: 1.0})
+            rows.append({start + 1: 3.0})
             aim.append(0.0)
             rows.append({start: 1.0})
             aim.append(share)

@@ -22,6 +22,35 @@ class Interval:
         return (self.high - self.low) / (2 * self.value)
 
 
+DISTURBED = 1.03
+"""Something else used the machine where the baseline runs this much slower than in its quiet tenth."""
+WINDOW = 9
+"""Rounds whose median says how slow the baseline was around one of them."""
+
+
+def undisturbed_rounds(baseline_s: Sequence[ArrayLike]) -> list[NDArray[np.bool_]]:
+    """Rounds in which the baseline was as fast as it is on the quiet machine, for every process.
+
+    Turns cancel what slows both models by one factor. A neighbour that costs both the same *time* they do not cancel:
+    it hits the faster model harder. The baseline alone decides, by its local median, so that no round is left out for
+    its ratio.
+
+    Args:
+        baseline_s: one array [rounds] of seconds a process.
+    """
+    local = [_local_medians(np.asarray(samples, np.float64)) for samples in baseline_s]
+    quiet_s = float(np.quantile(np.concatenate(local), 0.1))
+    return [medians <= DISTURBED * quiet_s for medians in local]
+
+
+def _local_medians(samples_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(samples_s) <= WINDOW:
+        return np.full(len(samples_s), np.median(samples_s))
+    padded = np.pad(samples_s, WINDOW // 2, mode="reflect")
+    medians: NDArray[np.float64] = np.median(np.lib.stride_tricks.sliding_window_view(padded, WINDOW), axis=1)
+    return medians
+
+
 def speedup_interval(
     baseline_s: Sequence[ArrayLike],
     compressed_s: Sequence[ArrayLike],
