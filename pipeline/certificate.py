@@ -86,11 +86,15 @@ def measure_speedup(
     protocol: Protocol,
     *,
     seed: int,
+    quiet_s: float = float("inf"),
     on_process: Callable[[int, int], None] | None = None,
 ) -> SpeedupEvidence:
     """Time both networks in turns in fresh processes, until the interval is narrow or the processes are used up.
 
     When to stop depends on the width alone, never on whether the claim would hold.
+
+    Args:
+        quiet_s: latency of the dense network on the quiet machine, as earlier measurements saw it.
 
     Raises:
         RuntimeMissingError: a network does not run.
@@ -106,10 +110,10 @@ def measure_speedup(
         processes.append(samples)
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        enough = len(quiet_processes(processes, protocol.fewest_rounds)) >= max(protocol.processes, 2)
+        enough = len(quiet_processes(processes, protocol.fewest_rounds, quiet_s)) >= max(protocol.processes, 2)
         last = len(processes) >= protocol.most_processes
         if enough or last:
-            evidence = _evidence(processes, fraction, protocol)
+            evidence = _evidence(processes, fraction, protocol, quiet_s)
             if last or evidence.speedup.half_width <= protocol.half_width:
                 return evidence
 
@@ -122,10 +126,10 @@ def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, f
     return ProcessSamples(compressed.reference_s, compressed.samples_s, null.samples_s), compressed.supported_fraction
 
 
-def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int) -> list[ProcessSamples]:
+def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int, quiet_s: float) -> list[ProcessSamples]:
     """The undisturbed rounds of every process that has enough of them."""
     quiet = []
-    for process, keep in zip(processes, undisturbed_rounds([p.baseline_s for p in processes]), strict=True):
+    for process, keep in zip(processes, undisturbed_rounds([p.baseline_s for p in processes], quiet_s), strict=True):
         if keep.sum() >= min(fewest_rounds, len(keep)):
             columns = (process.baseline_s, process.compressed_s, process.null_s)
             quiet.append(ProcessSamples(*(tuple(np.asarray(column)[keep].tolist()) for column in columns)))
@@ -133,10 +137,10 @@ def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int) -> 
 
 
 def _evidence(
-    processes: Sequence[ProcessSamples], supported_fraction: float | None, protocol: Protocol
+    processes: Sequence[ProcessSamples], supported_fraction: float | None, protocol: Protocol, quiet_s: float
 ) -> SpeedupEvidence:
     """Intervals over the quiet rounds, or over all where too few processes had any."""
-    quiet = quiet_processes(processes, protocol.fewest_rounds)
+    quiet = quiet_processes(processes, protocol.fewest_rounds, quiet_s)
     counted = quiet if len(quiet) >= max(2, protocol.processes // 2) else list(processes)
     rounds = sum(len(p.baseline_s) for p in processes)
     return SpeedupEvidence(

@@ -19,6 +19,7 @@ from pipeline.certificate import (
 )
 from pipeline.context import Run
 from pipeline.export import unit_initialisers
+from pipeline.measuring import PlanBench
 from pipeline.models.base import Predict, Score
 from pipeline.plan import load_plan
 from profilers.measure import Candidate
@@ -43,6 +44,7 @@ def certify_network(run: Run) -> Certificate:
             model,
             protocol,
             seed=run.config.seed,
+            quiet_s=PlanBench(run).quiet_s(),
             on_process=lambda done, total: task.update(done, total=total),
         )
     if evidence.supported_fraction is not None and evidence.supported_fraction < SMALL_FRACTION:

@@ -1,4 +1,4 @@
-"""What a plain uniform plan would have given at the same measured latency, with the same correction."""
+"""What plain allocators would have given at the same measured latency, with the same correction."""
 
 from typing import Any
 
@@ -13,9 +13,11 @@ from pipeline.searching import Searcher, solve_in_loop
 from profilers.latency_table import Choice
 from targets.errors import SpeedupError
 
+BASELINES = ("uniform", "global-magnitude")
 
-def compare_with_uniform(run: Run, database_key: str) -> dict[str, Any]:
-    """The run's plan and a uniform one that was measured as fast, both corrected after training and nothing more."""
+
+def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
+    """The run's plan and plain ones that were measured as fast, all corrected after training and nothing more."""
     _, plan = load_plan(run.folder.file("plan.json"), run.units)
     ours = {
         "allocator": plan["allocator"],
@@ -24,24 +26,28 @@ def compare_with_uniform(run: Run, database_key: str) -> dict[str, Any]:
         "sparsity": _sparsity(run, tuple(plan["choice"])),
         "is_ours": True,
     }
-    rows = [ours]
-    searcher = Searcher(run, Database(run.folder.file("database")), "uniform", database_key)
-    try:
-        found = solve_in_loop(run, searcher, run.aim(), lambda text: run.reporter.say(f"uniform, {text}"))
-    except SpeedupError as error:
-        return {"schema": 1, "rows": rows, "uniform": f"none: {error}"}
-    _, record = corrected_network(run, run.plan_of(found.choice))
-    rows.append(
-        {
-            "allocator": "uniform",
-            "measured_speedup": found.measured_speedup,
-            "accuracy": record["accuracy"],
-            "sparsity": _sparsity(run, found.choice),
-            "is_ours": False,
-        }
-    )
+    rows, unreachable = [ours], {}
+    for allocator in BASELINES:
+        if allocator != plan["allocator"]:
+            try:
+                rows.append(_baseline(run, allocator, database_key))
+            except SpeedupError as error:
+                unreachable[allocator] = str(error)
     correction = f"batch norm re-estimated, outputs matched in {run.config.correction_passes} passes"
-    return {"schema": 1, "rows": [row | {"correction": correction} for row in rows]}
+    return {"schema": 1, "rows": [row | {"correction": correction} for row in rows], "unreachable": unreachable}
+
+
+def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:
+    searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
+    found = solve_in_loop(run, searcher, run.aim(), lambda text: run.reporter.say(f"{allocator}, {text}"))
+    _, record = corrected_network(run, run.plan_of(found.choice))
+    return {
+        "allocator": allocator,
+        "measured_speedup": found.measured_speedup,
+        "accuracy": record["accuracy"],
+        "sparsity": _sparsity(run, found.choice),
+        "is_ours": False,
+    }
 
 
 def _sparsity(run: Run, choice: Choice) -> float:

@@ -33,12 +33,15 @@ class RunConfig(BaseModel):
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
     solver: Literal["auto", "least-squares", "blocked"] = Field("auto", description="what the other weights become")
+    plans: int = Field(60, ge=12, le=1000, description="plans measured for the latency table")
     levels: int = Field(42, ge=3, le=200, description="levels a unit, dense included")
     calibration_samples: int = Field(1024, ge=16, description="training samples for statistics, search and correction")
-    evaluations: int = Field(400, ge=1, description="candidate evaluations of the search, at most")
+    evaluations: int = Field(200, ge=1, description="candidate evaluations of the search, at most")
     correction_passes: int = Field(30, ge=0, description="passes of output matching over the calibration set")
     install: bool = Field(True, description="install DeepSparse's environment when no installed runtime gains anything")
-    compare_uniform: bool = Field(True, description="also correct and measure a uniform plan, for the report")
+    compare: bool = Field(
+        True, description="for the report, also correct and measure a uniform and a global-magnitude plan"
+    )
 
     @field_validator("speedup")
     @classmethod

@@ -164,6 +164,10 @@ class Run:
         """Unit → level."""
         return {unit.name: self.levels[index] for unit, index in zip(self.units, choice, strict=True)}
 
+    def check_inputs(self) -> None:
+        """Load what the user gave, so that a mistake in it shows before anything is measured."""
+        _ = self.dense, self.calibration
+
     def network(self, checkpoint: Path) -> nn.Module:
         """The network with the weights of a checkpoint of this run, in eval mode.
 

@@ -95,7 +95,7 @@ def unit_initialisers(graph: Path | onnx.ModelProto, units: Sequence[Unit]) -> d
     model = _load(graph) if isinstance(graph, Path) else graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     weights = {
-        _module_path(node.name): node.input[1]
+        module_path(node.name): node.input[1]
         for node in model.graph.node
         if node.op_type in _WEIGHT_OPERATORS and node.input[1] in shapes
     }
@@ -313,7 +313,7 @@ def _flush_denormals(tensor: onnx.TensorProto) -> int:
     return int(denormal.sum())
 
 
-def _module_path(node_name: str) -> str:
+def module_path(node_name: str) -> str:
     """``layer1.0.conv1`` of ``/layer1/layer1.0/conv1/Conv``: a child of a container repeats the container's name."""
     path: list[str] = []
     for part in node_name.strip("/").split("/")[:-1]:

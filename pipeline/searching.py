@@ -38,6 +38,7 @@ class Searcher:
         self.errors = measured_errors(run, database)
         self._prunable = np.array([unit.prunable for unit in run.units])
         self._network = run.copy_of_dense()
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stitcher = Stitcher(self._network, database)
         self._memory = LossMemory()
         self._coefficients: NDArray[np.float64] | None = None

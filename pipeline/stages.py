@@ -16,7 +16,7 @@ from pipeline.bundle import check_bundle, write_bundle
 from pipeline.certificate import CERTIFIED
 from pipeline.certifying import certify_network
 from pipeline.closed_loop import unreachable
-from pipeline.comparing import compare_with_uniform
+from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
@@ -64,7 +64,7 @@ def profile_stage(run: Run) -> None:
     """
     run.require_gain()
     path = run.folder.file("latency_table.json")
-    counts = PlanCounts()
+    counts = PlanCounts.of(run.config.plans)
 
     def work() -> None:
         bench = PlanBench(run)
@@ -74,7 +74,7 @@ def profile_stage(run: Run) -> None:
                 run.levels,
                 bench.dense_s(),
                 bench.plans(task.update),
-                _propose,
+                propose,
                 speedup=run.config.speedup,
                 seed=run.config.seed,
                 host_id=run.host.id,
@@ -83,7 +83,8 @@ def profile_stage(run: Run) -> None:
             )
         table.save(path)
 
-    key = digest("profile", run.host_key, run.model_key, run.config.speedup, run.config.seed, run.config.levels)
+    config = run.config
+    key = digest("profile", run.host_key, run.model_key, config.speedup, config.seed, config.levels, config.plans)
     run.folder.stage("profile", key, [path.name], work)
     table = LatencyTable.load(path)
     run.reporter.say(
@@ -95,7 +96,7 @@ def profile_stage(run: Run) -> None:
         raise unreachable(table, run.config.speedup)
 
 
-def _propose(table: LatencyTable, budget_s: float, rng: np.random.Generator) -> Choice:
+def propose(table: LatencyTable, budget_s: float, rng: np.random.Generator) -> Choice:
     """What a search with random sensitivities would ask for."""
     rows = [costs if unit.prunable else costs[:1] for costs, unit in zip(table.costs(), table.units, strict=True)]
     errors = [rng.uniform() * row for row in quadratic(rows)]
@@ -211,14 +212,14 @@ def certify_stage(run: Run) -> None:
 
 
 def compare_stage(run: Run) -> None:
-    """Plan → comparison.json: what a uniform plan at the same measured latency would give."""
-    if not run.config.compare_uniform:
+    """Plan → comparison.json: what plain plans at the same measured latency would give."""
+    if not run.config.compare:
         return
     path = run.folder.file("comparison.json")
     corrected = file_digest(run.folder.file("corrected.safetensors"))
     key = digest("compare", run.host_key, corrected, run.table_key(), run.config.correction_passes)
     run.folder.stage(
-        "compare", key, [path.name], lambda: write_json(path, compare_with_uniform(run, database_key(run)))
+        "compare", key, [path.name], lambda: write_json(path, compare_with_baselines(run, database_key(run)))
     )
 
 
@@ -260,6 +261,8 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     Raises:
         SpeedupError: the request is unreachable; the report says what is reachable.
     """
+    if last != "probe":
+        run.check_inputs()
     if again:
         run.folder.forget(last)
     try:

@@ -152,6 +152,23 @@ class Bench:
             outputs: NDArray[np.float32] = np.load(result)
         return outputs
 
+    def layer_times(self, model: Candidate, rounds: int = 20) -> tuple[dict[str, float] | None, float]:
+        """The runtime's own counters, seconds by ONNX node, and the model's latency in seconds without them.
+
+        Counters are None where the runtime has no honest ones.
+
+        Raises:
+            RuntimeMissingError: the model does not run.
+        """
+        job = self._job(task="layers", model=_model(model), rounds=rounds, seed=0)
+        times_s, latency_s = None, 0.0
+        for event in self._run(job, self.effort.timeout_s):
+            if event["event"] == "died":
+                raise RuntimeMissingError(self._reference_failed(model, event["error"]))
+            if event["event"] == "layers":
+                times_s, latency_s = event["times_s"], event["latency_s"]
+        return times_s, latency_s
+
     def _job(self, **fields: Any) -> dict[str, Any]:
         common = {
             "runtime": self.runtime.name,

@@ -38,6 +38,14 @@ class PlanCounts:
     rounds: int = 3
     proposed: int = 8
 
+    @classmethod
+    def of(cls, total: int) -> "PlanCounts":
+        """Counts in the default's proportions that come to about ``total``."""
+        scale = total / cls().total
+        return cls(
+            max(3, round(9 * scale)), max(3, round(15 * scale)), max(2, round(12 * scale)), 3, max(1, round(8 * scale))
+        )
+
     @property
     def total(self) -> int:
         """Plans in all."""

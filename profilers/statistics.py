@@ -28,7 +28,7 @@ WINDOW = 9
 """Rounds whose median says how slow the baseline was around one of them."""
 
 
-def undisturbed_rounds(baseline_s: Sequence[ArrayLike]) -> list[NDArray[np.bool_]]:
+def undisturbed_rounds(baseline_s: Sequence[ArrayLike], quiet_s: float = np.inf) -> list[NDArray[np.bool_]]:
     """Rounds in which the baseline was as fast as it is on the quiet machine, for every process.
 
     Turns cancel what slows both models by one factor. A neighbour that costs both the same *time* they do not cancel:
@@ -37,9 +37,10 @@ def undisturbed_rounds(baseline_s: Sequence[ArrayLike]) -> list[NDArray[np.bool_
 
     Args:
         baseline_s: one array [rounds] of seconds a process.
+        quiet_s: the baseline's latency on the quiet machine as far as it is known; these samples may know better.
     """
     local = [_local_medians(np.asarray(samples, np.float64)) for samples in baseline_s]
-    quiet_s = float(np.quantile(np.concatenate(local), 0.1))
+    quiet_s = min(quiet_s, float(np.quantile(np.concatenate(local), 0.1)))
     return [medians <= DISTURBED * quiet_s for medians in local]
 
 

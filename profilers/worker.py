@@ -7,10 +7,12 @@ It reads one job (JSON) from standard input and writes events (JSON, one a line)
 
     job     {"task": "measure", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "warmups", "rounds",
              "seconds", "reference": MODEL, "groups": [[MODEL, …], …]}
+            {"task": "layers", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "rounds", "model"}
             {"task": "infer", "runtime", "threads", "batch_size", "cpus", "inputs", "model": MODEL, "outputs"}
     MODEL   {"path", "precision"}
     events  started {group} · measured {group, reference_s, samples_s, compile_s, first_s, supported_fraction}
-            · failed {group, error} · inferred {supported_fraction} · done {peak_rss_bytes, versions}
+            · failed {group, error} · layers {times_s, latency_s} · inferred {supported_fraction}
+            · done {peak_rss_bytes, versions}
 
 The models of a group are compiled together and timed in turns with the reference, in random order in every
 round, so that whatever slows the machine down slows all of them.
@@ -45,6 +47,8 @@ def main() -> None:
     runtime = importlib.import_module("runtimes." + job["runtime"])
     if job["task"] == "measure":
         measure_groups(job, runtime, np, emit)
+    elif job["task"] == "layers":
+        layer_times(job, runtime, np, emit)
     else:
         infer(job, runtime, np, emit)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -130,6 +134,20 @@ def make_inputs(job: Job, np: Any, model: Any) -> Any:
             return [np.ascontiguousarray(arrays[name][: job["batch_size"]]) for name in sorted(arrays.files)]
     generator = np.random.default_rng(job["seed"])
     return [generator.standard_normal(shape).astype(dtype) for _, shape, dtype in model.input_specs()]
+
+
+def layer_times(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
+    """The runtime's own counters of every node, and the latency of the same model without counters."""
+    model = job["model"]
+    with open_model(job, runtime, model) as plain:
+        feed = make_inputs(job, np, plain)
+        plain.run(feed)
+        latency_s = sorted(seconds(plain, feed) for _ in range(job["rounds"]))[job["rounds"] // 2]
+    size, threads = job["batch_size"], job["threads"]
+    with runtime.compile(model["path"], threads, size, precision=model["precision"], profile=True) as counted:
+        for _ in range(job["rounds"]):
+            counted.run(feed)
+        emit({"event": "layers", "times_s": counted.layer_times(), "latency_s": latency_s})
 
 
 def infer(job: Job, runtime: Any, np: Any, emit: Emit) -> None:

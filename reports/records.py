@@ -232,7 +232,7 @@ class ComparisonFile(Record):
     FILE: ClassVar[str] = "comparison.json"
 
     rows: list[ComparisonRow] = []
-    uniform: Text = None
+    unreachable: dict[str, str] = {}
 
 
 class HistoryPoint(Record):

@@ -25,7 +25,7 @@ def digits_of(n: float | None) -> int:
 
 
 def accuracy_section(run: Run) -> Section:
-    """Accuracy of both models, and of the plan against uniform at the same measured latency."""
+    """Accuracy of both models, and of the plan against plain ones at the same measured latency."""
     accuracy, comparison = run.certificate.accuracy, run.comparison
     text: list[str] = []
     parts: list[Chart | Table] = []
@@ -36,9 +36,8 @@ def accuracy_section(run: Run) -> Section:
     if comparison.rows:
         parts += [*_comparison_chart(comparison), _comparison_table(comparison.rows)]
     else:
-        text.append(absent("The plan against uniform", comparison.FILE, run.absent))
-    if comparison.uniform:
-        text.append(f"Uniform at the same measured latency: {comparison.uniform}")
+        text.append(absent("The plan against plain ones", comparison.FILE, run.absent))
+    text += [f"No {name} plan at the same measured latency: {why}" for name, why in comparison.unreachable.items()]
     return Section("accuracy", "Accuracy", tuple(text), tuple(parts))
 
 

@@ -126,6 +126,13 @@ def test_inference_gives_every_row_once_whatever_the_batch_size(bench: Bench, sm
     np.testing.assert_allclose(bench.infer(small, inputs), expected, rtol=1e-3, atol=1e-5)
 
 
+def test_counters_of_the_runtime_add_up_to_about_the_latency(bench: Bench, dense: Candidate) -> None:
+    times_s, latency_s = bench.layer_times(dense)
+    assert times_s is not None
+    assert len(times_s) >= 12
+    assert 0.3 < sum(times_s.values()) / latency_s < 3
+
+
 def test_an_interpreter_that_is_gone_is_an_error(dense: Candidate, small: Candidate, bench: Bench) -> None:
     info = RuntimeInfo("onnxruntime", (), Path(sys.executable), "0", "", ("fp32",))
     other = Bench(info, bench.target, inputs=Path("/nonexistent.npz"), effort=QUICK)

@@ -258,7 +258,7 @@ def test_the_table_that_the_closed_loop_corrected_is_shown(files: Files, folder_
 
 
 def test_a_uniform_plan_that_does_not_exist_is_said(files: Files, folder_of: FolderOf) -> None:
-    files["comparison"] |= {"rows": files["comparison"]["rows"][:1], "uniform": "none: 3x is unreachable"}
+    files["comparison"] |= {"rows": files["comparison"]["rows"][:1], "unreachable": {"uniform": "3x is unreachable"}}
     text = section(build_summary(folder_of(files)), "accuracy").text
     assert "Uniform at the same measured latency: none: 3x is unreachable" in text
 

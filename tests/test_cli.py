@@ -1,0 +1,176 @@
+"""What the command says and exits with, above all when something is wrong."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from pipeline.models.resnet import VARIANTS
+from tests.command import pipeline
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten classes of three small pictures each, in both splits."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "abcdefghij":
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-20 that was never trained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet20.safetensors"
+    save_file(VARIANTS["resnet:20"].build(10, 3).state_dict(), path)
+    return path
+
+
+def fails(folder: Path, code: int, *words: str, args: tuple[object, ...]) -> None:
+    """The command exits with ``code``, names the words, and shows no traceback."""
+    result = pipeline(*args, cwd=folder)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def run(*extra: object) -> tuple[object, ...]:
+    return ("run", "--target", "auto", "--runtime", "onnxruntime", "--speedup", 3, "--out", "out", *extra)
+
+
+@pytest.mark.parametrize("speedup", ["1", "0.5", "-2", "nan", "inf", "fast"])
+def test_a_speedup_that_is_none(tmp_path: Path, speedup: str) -> None:
+    fails(tmp_path, 2, "--speedup", args=("run", "--speedup", speedup))
+
+
+def test_no_speedup(tmp_path: Path) -> None:
+    fails(tmp_path, 2, "--speedup 3", args=("run",))
+
+
+def test_unknown_target_option_and_runtime(tmp_path: Path) -> None:
+    fails(tmp_path, 2, "intle", "intel", args=("run", "--target", "intle", "--speedup", 3))
+    fails(tmp_path, 2, "--spedup", args=("run", "--spedup", 3))
+    fails(tmp_path, 2, "onnxruntim", "onnxruntime", args=("run", "--speedup", 3, "--runtime", "onnxruntim"))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_threads_that_there_are_not(tmp_path: Path, threads: int) -> None:
+    fails(tmp_path, 2, "threads", args=run("--threads", threads))
+
+
+def test_a_target_file_that_is_missing_or_broken(tmp_path: Path) -> None:
+    fails(tmp_path, 2, "mine.toml", args=("run", "--target", "mine.toml", "--speedup", 2))
+    (tmp_path / "mine.toml").write_text("vendor = ")
+    fails(tmp_path, 2, "mine.toml", args=("run", "--target", "mine.toml", "--speedup", 2))
+
+
+def test_unknown_model(tmp_path: Path) -> None:
+    fails(tmp_path, 2, "resnet:20", args=run("--model", "resnet:21"))
+
+
+def test_weights_that_are_missing_broken_or_of_another_network(tmp_path: Path, images: Path, weights: Path) -> None:
+    broken, holes = tmp_path / "broken.safetensors", tmp_path / "nan.safetensors"
+    broken.write_bytes(weights.read_bytes()[:1000])
+    state = VARIANTS["resnet:20"].build(10, 3).state_dict()
+    state["layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(state, holes)
+    for model, path, code, word in (
+        ("resnet:20", tmp_path / "absent.safetensors", 2, "absent.safetensors"),
+        ("resnet:20", broken, 5, "broken.safetensors"),
+        ("resnet:56", weights, 5, "resnet:20"),
+        ("resnet:20", holes, 5, "layer1.0.conv1.weight"),
+    ):
+        fails(tmp_path, code, word, args=run("--model", model, "--weights", path, "--data", images))
+
+
+def test_a_calibration_set_larger_than_the_data(tmp_path: Path, images: Path, weights: Path) -> None:
+    arguments = run("--model", "resnet:20", "--weights", weights, "--data", images, "--calibration-samples", 31)
+    fails(tmp_path, 2, "30", args=arguments)
+
+
+def test_data_that_is_missing_or_broken(tmp_path: Path, weights: Path) -> None:
+    arguments = run("--model", "resnet:20", "--weights", weights, "--data")
+    fails(tmp_path, 2, "nowhere", args=(*arguments, "nowhere"))
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 no zip at all")
+    fails(tmp_path, 2, "broken.zip", args=(*arguments, "broken.zip"))
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("readme.txt", "no images")
+    fails(tmp_path, 2, "empty.zip", "train", args=(*arguments, "empty.zip"))
+
+
+def test_a_runtime_that_gains_nothing_stops_early_and_says_what_is_possible(tmp_path: Path) -> None:
+    result = pipeline(*run("--json"), cwd=tmp_path)
+    assert result.returncode == 3
+    assert "unreachable" in result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["exit_code"] == 3
+    assert "deepsparse" in answer["error"]
+    capability = json.loads((tmp_path / "out" / "capability.json").read_text())
+    assert [runtime["name"] for runtime in capability["runtimes"]] == ["onnxruntime"]
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_deepsparse_that_is_not_installed(tmp_path: Path) -> None:
+    result = pipeline(
+        "run", "--speedup", 3, "--runtime", "deepsparse", cwd=tmp_path, environment={"SPDY_EDGE_HOME": str(tmp_path)}
+    )
+    assert result.returncode == 7
+    assert "pipeline runtimes install deepsparse" in result.stderr
+
+
+def test_another_vendor_is_a_proxy_or_with_strict_target_an_error(tmp_path: Path) -> None:
+    from targets.host import collect_host
+
+    other = "intel" if collect_host().vendor != "intel" else "amd"
+    arguments = ("probe", "--target", other, "--runtime", "onnxruntime", "--out", "out")
+    fails(tmp_path, 7, other, args=(*arguments, "--strict-target"))
+    result = pipeline(*arguments, cwd=tmp_path)
+    assert result.returncode == 0
+    assert "proxy" in result.stderr
+
+
+def test_a_folder_of_another_configuration(tmp_path: Path) -> None:
+    probe = ("probe", "--runtime", "onnxruntime", "--out", "out")
+    assert pipeline(*probe, "--speedup", 2, cwd=tmp_path).returncode == 0
+    fails(tmp_path, 2, "speedup 2.0 → 3.0", "--out", args=(*probe, "--speedup", 3))
+    assert pipeline("probe", "out", "--json", cwd=tmp_path).returncode == 0
+    fails(tmp_path, 2, "already holds a run", args=("run", "--out", "out", "--no-resume"))
+
+
+def test_a_configuration_file_with_a_typo(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("speedup = 3\nbatchsize = 4\n")
+    fails(tmp_path, 2, "batchsize", "batch_size", args=("run", "--config", "run.toml"))
+
+
+def test_a_bundle_that_is_none(tmp_path: Path) -> None:
+    fails(tmp_path, 5, "manifest.json", args=("verify", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("models", "list"),
+        ("targets", "list"),
+        ("runtimes", "list"),
+        ("run", "--help"),
+        ("--help",),
+        ("search", "--help"),
+    ],
+)
+def test_lists_and_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = pipeline(*arguments, cwd=tmp_path)
+    assert result.returncode == 0
+    assert len(result.stdout + result.stderr) > 200

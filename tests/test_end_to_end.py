@@ -1,0 +1,160 @@
+"""The main job as a user has it: `pipeline run` on the embedded model, killed at every stage, altered, repeated."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pipeline.bundle import check_bundle
+from targets import environments
+from targets.errors import ArtifactError
+from tests.command import pipeline, start
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.deepsparse,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(
+        environments.installed("deepsparse") is None, reason="DeepSparse's environment is not installed"
+    ),
+]
+
+QUICK = (
+    *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
+    *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 4),
+)
+
+
+def line_count(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def kill_when(folder: Path, stage: str, seconds: float, signal_number: int) -> int:
+    """Start the run, send a signal some seconds after ``stage`` began, and give its exit code."""
+    process = start(*QUICK, "--no-compare", cwd=folder)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.rstrip().endswith(f"s {stage}"):
+            time.sleep(seconds)
+            break
+    os.kill(process.pid, signal_number)
+    process.communicate()
+    return process.returncode
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run that was killed and interrupted at several stages before it was left to finish."""
+    folder = tmp_path_factory.mktemp("run")
+    log = folder / "out" / "measurements.jsonl"
+    assert kill_when(folder, "profile", 6.0, signal.SIGKILL) == -signal.SIGKILL
+    measured = line_count(log)
+    first = log.read_text()[: len(log.read_text()) // 2] if log.exists() else ""
+    for stage, seconds in (("database", 0.7), ("search", 3.0), ("prune", 1.0), ("certify", 2.0)):
+        assert kill_when(folder, stage, seconds, signal.SIGKILL) == -signal.SIGKILL
+        assert line_count(log) >= measured
+        measured = line_count(log)
+    assert kill_when(folder, "certify", 2.0, signal.SIGINT) == 130
+    result = pipeline(*QUICK, "--no-compare", "--json", cwd=folder)
+    assert log.read_text().startswith(first)  # what was measured before the first kill was not measured again
+    assert result.returncode in (0, 3, 6), result.stderr
+    return folder / "out", json.loads(result.stdout)
+
+
+def test_the_certificate_holds_everything_that_it_promises(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = finished
+    certificate = json.loads((folder / "bundle" / "certificate.json").read_text())
+    promised = {
+        *("schema", "status", "requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high"),
+        *("confidence", "noise_floor", "baseline", "compressed", "best_dense", "speedup_over_best_dense"),
+        *("accuracy", "host", "target", "proxy", "licence_note", "versions"),
+    }
+    assert promised <= certificate.keys()
+    assert certificate["requested_speedup"] == 2.5
+    assert certificate["ci_low"] <= certificate["measured_speedup"] <= certificate["ci_high"]
+    assert certificate["status"] == answer["status"]
+    assert {"certified": 0, "missed": 3, "inconclusive": 6}[answer["status"]] == answer["exit_code"]
+    assert certificate["measured_speedup"] > 1.8  # on a machine with neighbours; quiet ones certify 2.5
+    assert certificate["accuracy"]["n"] == 450
+    assert certificate["accuracy"]["compressed"] > 0.9
+    assert certificate["baseline"]["latency_s"] > certificate["compressed"]["latency_s"] > 0
+    assert "production" in certificate["licence_note"]
+
+
+def test_the_bundle_is_whole_and_its_golden_outputs_are_those_of_onnxruntime(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    import onnxruntime
+
+    bundle = finished[0] / "bundle"
+    manifest = check_bundle(bundle)
+    assert {"model.onnx", "dense.onnx", "openvino/model.xml", "plan.json", "report.html"} <= manifest["files"].keys()
+    golden = load_file(bundle / "golden.safetensors")
+    session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {session.get_inputs()[0].name: golden["inputs"]})[0]
+    np.testing.assert_allclose(outputs, golden["outputs"], rtol=1e-3, atol=1e-3)
+
+
+def test_every_layer_has_the_zeros_of_the_plan(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder = finished[0]
+    zeros = json.loads((folder / "parity.json").read_text())["zeros"]
+    for unit in json.loads((folder / "plan.json").read_text())["units"]:
+        planned = unit["level"]["amount"] * unit["parameters"]
+        assert zeros[unit["name"]] >= planned - 1
+
+
+def test_the_report_opens_offline_and_is_small(finished: tuple[Path, dict[str, Any]]) -> None:
+    html = (finished[0] / "report.html").read_text()
+    assert len(html.encode()) < 2_000_000
+    assert 'src="http' not in html
+    assert "2.5x" in html
+
+
+def test_a_finished_run_answers_at_once_and_measures_nothing(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = finished
+    log = folder / "measurements.jsonl"
+    before = log.read_text(), (folder / "certificate.json").read_text()
+    result = pipeline(*QUICK, "--no-compare", "--json", cwd=folder.parent)
+    assert json.loads(result.stdout) == answer
+    assert (log.read_text(), (folder / "certificate.json").read_text()) == before
+
+
+def test_an_altered_bundle_is_refused(finished: tuple[Path, dict[str, Any]]) -> None:
+    bundle = finished[0] / "bundle"
+    model = bundle / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        with pytest.raises(ArtifactError, match=r"model\.onnx was changed"):
+            check_bundle(bundle)
+        assert pipeline("verify", bundle, cwd=bundle).returncode == 5
+        result = pipeline("report", finished[0], cwd=bundle)
+        assert result.returncode == 5
+        assert "model.onnx was changed" in result.stderr
+    finally:
+        model.write_bytes(whole)
+    assert pipeline("verify", bundle, cwd=bundle).returncode == 0
+
+
+def test_the_unreachable_is_refused_with_the_reachable(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder = finished[0].parent
+    arguments = ["--out" if a == "--out" else ("far" if a == "out" else a) for a in QUICK]
+    arguments[arguments.index(2.5)] = 60
+    result = pipeline(*arguments, "--json", cwd=folder)
+    assert result.returncode == 3
+    answer = json.loads(result.stdout)
+    assert "unreachable here: the fastest plan measured gives" in answer["error"]
+    assert (folder / "far" / "report.html").exists()
+
+
+def test_a_stage_alone_on_the_folder(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder = finished[0]
+    result = pipeline("search", folder, "--json", cwd=folder)
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["stage"] == "search"
