@@ -30,11 +30,11 @@ class Protocol:
     """
 
     processes: int = 6
-    most_processes: int = 16
+    most_processes: int = 20
     half_width: float = 0.005
     fewest_rounds: int = 12
     confidence: float = 0.95
-    effort: Effort = field(default_factory=lambda: Effort(warmups=5, rounds=60, seconds=6.0))
+    effort: Effort = field(default_factory=lambda: Effort(warmups=5, rounds=40, seconds=4.0))
 
 
 @dataclass(frozen=True, slots=True)

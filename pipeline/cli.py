@@ -209,10 +209,10 @@ def runtimes_list(as_json: bool) -> None:
 @click.argument("name")
 def runtimes_install(name: str) -> None:
     """Make a runtime's managed environment (deepsparse: about half a gigabyte)."""
-    from targets.environments import install
+    from pipeline.setup import install_runtime
 
     reporter = Reporter()
-    reporter.say(f"{name} is installed: {install(name, reporter.say)}")
+    reporter.say(f"{name} is installed: {install_runtime(name, reporter)}")
 
 
 @cli.group()

@@ -10,7 +10,7 @@ from pipeline.plan import load_plan
 from pipeline.recovery import corrected_network
 from pipeline.run_folder import read_json
 from pipeline.searching import Searcher, solve_in_loop
-from profilers.latency_table import Choice
+from profilers.latency_table import Choice, LatencyTable
 from targets.errors import SpeedupError
 
 BASELINES = ("uniform", "global-magnitude")
@@ -39,7 +39,8 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
 
 def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:
     searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
-    found = solve_in_loop(run, searcher, run.aim(), lambda text: run.reporter.say(f"{allocator}, {text}"))
+    table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
+    found = solve_in_loop(run, searcher, table, run.aim(), lambda text: run.reporter.say(f"{allocator}, {text}"))
     _, record = corrected_network(run, run.plan_of(found.choice))
     return {
         "allocator": allocator,

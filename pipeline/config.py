@@ -27,6 +27,9 @@ class RunConfig(BaseModel):
     threads: int | None = Field(None, description="threads; default: the physical cores this process may use")
     strict_target: bool = Field(False, description="stop (exit 7) when this host is not of the target's vendor")
     epochs: int = Field(0, ge=0, description="epochs of gradual pruning; 0: post-training correction only")
+    max_drop: float | None = Field(
+        None, ge=0, description="accuracy points that may be lost, such as 1.0; more is exit 4"
+    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     allocator: Literal["spdy", "dp", "uniform", "global-magnitude"] = Field(
         "spdy", description="what chooses every unit's level"

@@ -11,7 +11,6 @@ from pipeline.closed_loop import LoopResult
 from pipeline.models.base import Unit
 from pipeline.run_folder import read_json, write_json
 from pipeline.search.spdy import TraceRow
-from profilers.latency_table import Choice
 from targets.errors import ArtifactError
 from targets.levels import Level
 
@@ -28,12 +27,14 @@ def save_plan(
     levels: Sequence[Level],
     errors: NDArray[np.float64],
     trace: Sequence[TraceRow],
+    coefficients: NDArray[np.float64] | None,
     seconds: float,
 ) -> None:
     """Write the plan with everything that a reader of it may ask for.
 
     Args:
         errors: [units, levels] relative reconstruction errors.
+        coefficients: [units] sensitivities that the search learned.
         seconds: that the search took.
     """
     table = found.table
@@ -72,6 +73,7 @@ def save_plan(
             "measured_speedup": found.measured_speedup,
             "loss": found.loss,
             "choice": list(found.choice),
+            "coefficients": None if coefficients is None else coefficients.tolist(),
             "units": rows,
             "rounds": rounds,
             "search": {"evaluations": len(trace), "seconds": seconds, "trace": [list(row) for row in trace]},
@@ -95,6 +97,6 @@ def load_plan(path: Path, units: Sequence[Unit]) -> tuple[dict[str, Level], dict
     return plan, record
 
 
-def choice_of(record: Mapping[str, Any]) -> Choice:
-    """The plan as positions in the levels of its run."""
-    return tuple(record["choice"])
+def coefficients_of(record: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """[units] sensitivities that the plan's search learned, where it did."""
+    return None if record["coefficients"] is None else np.array(record["coefficients"])

@@ -31,9 +31,17 @@ class Searcher:
 
     Args:
         allocator: a key of `ALLOCATORS`.
+        coefficients: [units] sensitivities that an earlier search learned; this one starts from them.
     """
 
-    def __init__(self, run: Run, database: Database, allocator: str, database_key: str) -> None:
+    def __init__(
+        self,
+        run: Run,
+        database: Database,
+        allocator: str,
+        database_key: str,
+        coefficients: NDArray[np.float64] | None = None,
+    ) -> None:
         self._run, self._allocator = run, ALLOCATORS[allocator]
         self.errors = measured_errors(run, database)
         self._prunable = np.array([unit.prunable for unit in run.units])
@@ -41,7 +49,7 @@ class Searcher:
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stitcher = Stitcher(self._network, database)
         self._memory = LossMemory()
-        self._coefficients: NDArray[np.float64] | None = None
+        self.coefficients = coefficients
         self.trace: list[TraceRow] = []
         log = Log(run.folder.file("evaluations.jsonl"), digest("loss", database_key, run.calibration.sha256))
         inputs = torch.from_numpy(run.calibration_inputs)
@@ -72,7 +80,7 @@ class Searcher:
                 knobs=self._knobs(number, task),
             )
         )
-        self._coefficients = allocation.coefficients
+        self.coefficients = allocation.coefficients
         first = len(self.trace)
         self.trace += [replace_evaluation(row, first) for row in allocation.trace]
         return Proposal(tuple(int(level) for level in allocation.choice), allocation.loss)
@@ -99,10 +107,10 @@ class Searcher:
 
         limit = self._run.config.evaluations
         knobs = Knobs(max_evaluations=limit, memory=self._memory, on_progress=show)
-        if number == 0 or self._coefficients is None:
+        if self.coefficients is None:
             return knobs
         later = min(LATER_EVALUATIONS, limit) if number < REFITS else 1
-        return replace(knobs, starts=0, extra_starts=(self._coefficients,), max_evaluations=later)
+        return replace(knobs, starts=0, extra_starts=(self.coefficients,), max_evaluations=later)
 
     def _magnitudes(self, unit: str) -> NDArray[np.floating]:
         weight = self._run.dense.get_submodule(unit).get_parameter("weight").detach().numpy()
@@ -121,7 +129,9 @@ def replace_evaluation(row: TraceRow, offset: int) -> TraceRow:
     return row._replace(evaluation=row.evaluation + offset)
 
 
-def solve_in_loop(run: Run, searcher: Searcher, speedup: float, say: Callable[[str], None]) -> LoopResult:
+def solve_in_loop(
+    run: Run, searcher: Searcher, table: LatencyTable, speedup: float, say: Callable[[str], None]
+) -> LoopResult:
     """The plan whose measured speedup is the requested one, found by closing the loop around one searcher.
 
     Raises:
@@ -145,5 +155,4 @@ def solve_in_loop(run: Run, searcher: Searcher, speedup: float, say: Callable[[s
         def allocate(table: LatencyTable, budget_s: float, number: int) -> Proposal:
             return searcher.allocate(table, budget_s, number, task)
 
-        table = LatencyTable.load(run.folder.file("latency_table.json"))
         return run_loop(table, speedup, allocate, measure, on_round=show)

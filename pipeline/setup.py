@@ -3,6 +3,7 @@
 import platform
 import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import RunConfig
@@ -16,6 +17,8 @@ from targets.registry import RuntimeInfo, get_runtime, installed_runtimes
 from targets.target import Target, load_target
 
 DEEPSPARSE = "deepsparse"
+PACKAGES = 32
+"""About as many packages as a managed environment has, for the progress."""
 
 
 def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
@@ -59,13 +62,31 @@ def choose_candidates(target: Target, may_install: bool, reporter: Reporter) -> 
     if may_install and not any(info.families for info in found):
         reporter.say("no installed runtime gains from zeros: installing DeepSparse (evaluation licence, about 0.5 GB)")
         try:
-            environments.install(DEEPSPARSE, reporter.say)
+            install_runtime(DEEPSPARSE, reporter)
             found = installed_runtimes()
         except RuntimeMissingError as error:
             reporter.warn(f"going on without DeepSparse: {error}")
     if not found:
         raise RuntimeMissingError("No runtime is installed: `pip install onnxruntime openvino`, or install DeepSparse.")
     return found
+
+
+def install_runtime(name: str, reporter: Reporter) -> Path:
+    """Make a runtime's managed environment, with progress by package; its interpreter.
+
+    Raises:
+        ConfigError: the runtime has no managed environment.
+        RuntimeMissingError: it cannot be made here.
+    """
+    with reporter.task(f"installing {name}", PACKAGES) as task:
+        started: list[str] = []
+
+        def show(line: str) -> None:
+            if line.startswith(("Collecting", "Processing")):
+                started.append(line.split()[1])
+            task.update(min(len(started), PACKAGES), started[-1] if started else line)
+
+        return environments.install(name, show)
 
 
 def _versions() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pipeline.context import Run
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
 from pipeline.measuring import PlanBench
 from pipeline.parity import check_exports, write_golden
-from pipeline.plan import load_plan, save_plan
+from pipeline.plan import coefficients_of, load_plan, save_plan
 from pipeline.recovery import recover
 from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
@@ -32,7 +32,7 @@ from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability, probe
 from profilers.profile import PlanCounts, cheapest, profile
 from reports.write import write_reports
-from targets.errors import SpeedupError
+from targets.errors import AccuracyError, SpeedupError
 
 STATISTICS_BATCH = 64
 
@@ -146,9 +146,16 @@ def search_stage(run: Run) -> None:
     aim = run.aim()
 
     def work() -> None:
-        searcher = Searcher(run, Database(run.folder.file("database")), run.config.allocator, database_key(run))
         start = time.perf_counter()
-        found = solve_in_loop(run, searcher, aim, run.reporter.say)
+        table_path = run.folder.file("latency_table.json")
+        corrected_path = run.folder.file("latency_table_corrected.json")
+        coefficients = None
+        if aim != run.config.speedup and path.exists():  # a certificate fell short: go on from what is known
+            coefficients = coefficients_of(load_plan(path, run.units)[1])
+            table_path = corrected_path
+        database = Database(run.folder.file("database"))
+        searcher = Searcher(run, database, run.config.allocator, database_key(run), coefficients)
+        found = solve_in_loop(run, searcher, LatencyTable.load(table_path), aim, run.reporter.say)
         save_plan(
             path,
             allocator=run.config.allocator,
@@ -158,9 +165,10 @@ def search_stage(run: Run) -> None:
             levels=run.levels,
             errors=searcher.errors,
             trace=searcher.trace,
+            coefficients=searcher.coefficients,
             seconds=time.perf_counter() - start,
         )
-        found.table.save(run.folder.file("latency_table_corrected.json"))
+        found.table.save(corrected_path)
 
     config = run.config
     key = digest("search", database_key(run), run.table_key(), aim, config.allocator, config.evaluations, config.seed)
@@ -237,7 +245,8 @@ def report_stage(run: Run) -> None:
         details = {key: certificate[key] for key in ("status", "proxy", "versions", "licence_note")}
         write_bundle(bundle, {name: folder.file(name) for name in names}, details)
 
-    key = digest("report", *(file_digest(folder.file(n)) for n in names[:8]), file_digest(folder.file("plan.json")))
+    inputs = [*names[:8], "comparison.json", "correction.json", "training.json", "latency_table_corrected.json"]
+    key = digest("report", [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()])
     folder.stage("report", key, ["report.html", "bundle/manifest.json"], work)
 
 
@@ -293,7 +302,11 @@ def _aim_again(run: Run, most: int = 2) -> None:
 
 
 def outcome(run: Run, last: str) -> dict[str, Any]:
-    """What a script wants to know: status, exit code and where things are."""
+    """What a script wants to know: status, exit code and where things are.
+
+    Raises:
+        AccuracyError: the certified network lost more accuracy than was allowed.
+    """
     path = run.folder.file("certificate.json")
     files: dict[str, Any] = {"run_folder": str(run.folder.path)}
     if last not in ("certify", "compare", "report"):
@@ -301,11 +314,21 @@ def outcome(run: Run, last: str) -> dict[str, Any]:
     certificate = read_json(path)
     if last == "report":
         files |= {"bundle": str(run.folder.file("bundle")), "report": str(run.folder.file("report.html"))}
+    accuracy = certificate["accuracy"]
+    drop_points = -100 * accuracy["difference"]
+    most = run.config.max_drop
+    if certificate["status"] == CERTIFIED and most is not None and drop_points > most:
+        raise AccuracyError(
+            f"{certificate['measured_speedup']:.2f}x is certified, but {accuracy['metric']} fell by {drop_points:.2f} "
+            f"points, from {accuracy['dense']:.2%} to {accuracy['compressed']:.2%}; at most {most:g} were allowed.\n"
+            "Ask for a lower --speedup, allow --epochs of gradual pruning, or give more --calibration-samples. "
+            f"What was found is in {run.folder.path}."
+        )
     kept = ("status", "requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high", "proxy")
     codes = {"certified": 0, "missed": 3, "inconclusive": 6}
     return {
         "exit_code": codes[certificate["status"]],
         **{name: certificate[name] for name in kept},
-        "accuracy": certificate["accuracy"],
+        "accuracy": accuracy,
         **files,
     }

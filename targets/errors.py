@@ -32,12 +32,6 @@ class ArtifactError(UserError):
     exit_code = 5
 
 
-class InconclusiveError(UserError):
-    """The measurement's noise swamps the difference that it should show."""
-
-    exit_code = 6
-
-
 class RuntimeMissingError(UserError):
     """A runtime or its environment is missing or does not work here."""
 

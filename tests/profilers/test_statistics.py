@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from profilers.statistics import speedup_interval
+from profilers.statistics import speedup_interval, undisturbed_rounds
 
 
 def processes(
@@ -58,3 +58,48 @@ def test_one_process_has_no_interval(count: int) -> None:
 def test_processes_without_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="samples"):
         speedup_interval([[], []], [[], []])
+
+
+def spell(rng: np.random.Generator, rounds: int, lost_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """A process in whose second half both models lose the same time a run; the true ratio is 3.4."""
+    lost = np.where(np.arange(rounds) >= rounds // 2, lost_s, 0.0)
+    noise = np.exp(rng.normal(0, 0.005, (2, rounds)))
+    return (0.037 + lost) * noise[0], (0.037 / 3.4 + lost) * noise[1]
+
+
+def test_rounds_in_a_slow_spell_are_found_by_the_baseline_alone() -> None:
+    baseline, _ = spell(np.random.default_rng(0), 60, 0.002)
+    (keep,) = undisturbed_rounds([baseline])
+    assert keep[:25].all()
+    assert not keep[35:].any()
+
+
+def test_without_the_spell_the_ratio_is_the_true_one() -> None:
+    rng = np.random.default_rng(1)
+    processes = [spell(rng, 60, 0.002) for _ in range(4)]
+    masks = undisturbed_rounds([b for b, _ in processes])
+    quiet = speedup_interval(
+        [b[m] for (b, _), m in zip(processes, masks, strict=True)],
+        [c[m] for (_, c), m in zip(processes, masks, strict=True)],
+    )
+    everything = speedup_interval([b for b, _ in processes], [c for _, c in processes])
+    assert quiet.low <= 3.4 <= quiet.high
+    assert everything.value < 3.3
+
+
+def test_a_quiet_machine_keeps_every_round() -> None:
+    rng = np.random.default_rng(2)
+    masks = undisturbed_rounds([0.02 * np.exp(rng.normal(0, 0.005, 40)) for _ in range(5)])
+    assert np.concatenate(masks).all()
+
+
+def test_a_known_quiet_latency_shows_that_everything_was_disturbed() -> None:
+    samples = [np.full(30, 0.039)]
+    assert undisturbed_rounds(samples)[0].all()
+    assert not undisturbed_rounds(samples, quiet_s=0.037)[0].any()
+
+
+def test_a_handful_of_rounds_is_judged_as_one() -> None:
+    (few, many) = undisturbed_rounds([np.full(5, 0.05), np.full(30, 0.04)])
+    assert not few.any()
+    assert many.all()
