@@ -65,7 +65,7 @@ def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: 
     best = dense_times[0]
     runtime = run.bench.runtime
     return Certificate(
-        status=verdict(config.speedup, speedup, evidence.noise_floor),
+        status=verdict(config.speedup, speedup, evidence.noise_floor, evidence.is_disturbed),
         requested_speedup=config.speedup,
         predicted_speedup=plan["predicted_speedup"],
         measured_speedup=speedup.value,
@@ -75,6 +75,7 @@ def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: 
         noise_floor=evidence.noise_floor,
         speedup_all_rounds=asdict(evidence.speedup_all_rounds),
         disturbed_fraction=evidence.disturbed_fraction,
+        is_disturbed=evidence.is_disturbed,
         baseline={"runtime": runtime.name, "precision": "fp32", "latency_s": evidence.baseline_s},
         compressed={
             "runtime": runtime.name,

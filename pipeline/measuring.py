@@ -18,8 +18,8 @@ from profilers.statistics import DISTURBED
 PLANS_A_WORKER = 8
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
-PROFILE = Effort(warmups=2, rounds=40, seconds=1.2)
-CHECK = Effort(warmups=3, rounds=60, seconds=2.5)
+PROFILE = Effort(warmups=2, rounds=30, seconds=1.5)
+CHECK = Effort(warmups=3, rounds=40, seconds=4.0)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
 RETRIES, CHECK_RETRIES = 3, 4
 
@@ -35,7 +35,7 @@ class PlanBench:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        key = digest("plans", run.host_key, run.model_key, [level.key for level in run.levels])
+        key = digest("plans, warmed", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file("measurements.jsonl"), key)
         self._references_s = [float(np.median(row["reference_s"])) for row in self._log.values() if row["reference_s"]]
 

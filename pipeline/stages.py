@@ -294,6 +294,12 @@ def _aim_again(run: Run, most: int = 2) -> None:
         certificate = read_json(run.folder.file("certificate.json"))
         if certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.config.speedup - 1:
             return
+        if certificate["is_disturbed"]:
+            run.reporter.warn(
+                f"the machine was disturbed in {certificate['disturbed_fraction']:.0%} of the rounds: nothing can be "
+                f"concluded. When it is quieter: pipeline certify {run.folder.path} --again"
+            )
+            return
         factor = run.config.speedup / certificate["ci_low"]
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
         run.set_aim(run.aim() * factor)

@@ -99,7 +99,11 @@ def measure_group(job: Job, runtime: Any, np: Any, rng: random.Random, reference
 
 
 def time_in_turns(job: Job, rng: random.Random, models: Any, feeds: Any) -> list[list[float]]:
-    """One sample of every model a round, in random order, until the rounds or the seconds are used up."""
+    """One sample of every model a round, in random order, until the rounds or the seconds are used up.
+
+    An untimed run goes before each timed one: deployed, a model finds the caches as it left them itself, and not as
+    the other models of the turn did.
+    """
     samples: list[list[float]] = [[] for _ in models]
     order = list(range(len(models)))
     end = time.perf_counter() + job["seconds"]
@@ -110,6 +114,7 @@ def time_in_turns(job: Job, rng: random.Random, models: Any, feeds: Any) -> list
             break
         rng.shuffle(order)
         for index in order:
+            models[index].run(feeds[index])
             samples[index].append(seconds(models[index], feeds[index]))
     gc.enable()
     return samples

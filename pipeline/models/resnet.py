@@ -217,9 +217,9 @@ def _imagenet(depth: int, block: type[BasicBlock] | type[Bottleneck], blocks: tu
 VARIANTS: dict[str, Variant] = {
     "resnet:digits": Variant(
         "resnet:digits",
-        "ResNet-14 of the CIFAR form, 64-128-256 channels; trained on the spot on the embedded digits",
+        "ResNet-14 of the CIFAR form, 32-64-128 channels; trained on the spot on the embedded digits",
         "grey images, 1x8x8",
-        lambda classes, channels: CifarResNet(2, 64, classes, channels),
+        lambda classes, channels: CifarResNet(2, 32, classes, channels),
         "linear",
         embedded=True,
     ),

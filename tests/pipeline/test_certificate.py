@@ -31,6 +31,11 @@ def test_the_verdict_follows_the_whole_interval_and_the_noise(
     assert verdict(3.0, Interval((low + high) / 2, low, high, 0.95), noise) == status
 
 
+def test_a_disturbed_machine_hides_speedups_but_feigns_none() -> None:
+    assert verdict(3.0, Interval(2.8, 2.75, 2.85, 0.95), 0.01, is_disturbed=True) == "inconclusive"
+    assert verdict(3.0, Interval(3.1, 3.05, 3.15, 0.95), 0.01, is_disturbed=True) == "certified"
+
+
 @pytest.fixture(scope="module")
 def bench() -> Bench:
     target = Target(name="test", vendor="any", runtime="onnxruntime", threads=1, batch_size=4)
