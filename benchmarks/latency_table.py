@@ -19,6 +19,7 @@ from benchmarks.runs import host_facts, open_run, resnet20, write_result
 from pipeline.context import Run
 from pipeline.export import module_path
 from pipeline.measuring import PlanBench
+from pipeline.setup import open_folder
 from pipeline.stages import probe_stage, profile_stage, propose
 from profilers.latency_table import Choice, LatencyTable
 from profilers.profile import plan_near, random_plan
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
     run = open_run(resnet20(arguments.speedup), arguments.runs / f"table-{arguments.speedup:g}x")
+    open_folder(run)
     probe_stage(run)
     start = time.perf_counter()
     profile_stage(run)

@@ -1,4 +1,4 @@
-"""From a configuration to a run that can start: target, host, runtimes to choose from, folder."""
+"""From a configuration to a run that can start: target, host, runtimes to choose from, and its folder."""
 
 import platform
 import sys
@@ -22,7 +22,7 @@ PACKAGES = 32
 
 
 def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
-    """Check what was asked against this host, and open the run folder.
+    """Check what was asked against this host.
 
     Raises:
         ConfigError: a target or runtime that does not exist.
@@ -34,8 +34,13 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
     if proxy:
         _say_proxy(config, target, host, reporter)
     candidates = choose_candidates(target, config.install, reporter)
-    folder.open(config.model_dump(mode="json"), {"command": sys.argv, "versions": _versions(), "host": host.to_json()})
     return Run(config, folder, target, host, proxy, reporter, tuple(candidates))
+
+
+def open_folder(run: Run) -> None:
+    """Record the run in its folder; not before what the user gave was found good, or a typo would own the folder."""
+    details = {"command": sys.argv, "versions": _versions(), "host": run.host.to_json()}
+    run.folder.open(run.config.model_dump(mode="json"), details)
 
 
 def _say_proxy(config: RunConfig, target: Target, host: HostFingerprint, reporter: Reporter) -> None:

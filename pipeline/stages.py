@@ -28,6 +28,7 @@ from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from pipeline.searching import Searcher, solve_in_loop
+from pipeline.setup import open_folder
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability, probe
 from profilers.profile import PlanCounts, cheapest, profile
@@ -272,6 +273,7 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     """
     if last != "probe":
         run.check_inputs()
+    open_folder(run)
     if again:
         run.folder.forget(last)
     try:

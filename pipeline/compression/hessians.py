@@ -35,13 +35,21 @@ def invertible(hessian: Matrix) -> Matrix:
     mean = float(np.mean(np.diag(hessian)))
     if mean == 0:
         return np.eye(len(hessian))
-    try:
-        pivots = np.diag(np.linalg.cholesky(hessian)) ** 2
-    except np.linalg.LinAlgError:
-        pivots = np.zeros(1)
-    if pivots.min() > SINGULAR * mean:
+    if _smallest_pivot(hessian) > SINGULAR * mean:
         return hessian
-    return hessian + RELATIVE_DAMPING * mean * np.eye(len(hessian))
+    damping = RELATIVE_DAMPING
+    while True:  # rounding of a sum over many samples may outweigh a small damping
+        damped: Matrix = hessian + damping * mean * np.eye(len(hessian))
+        if _smallest_pivot(damped) > SINGULAR * mean:
+            return damped
+        damping *= 10
+
+
+def _smallest_pivot(hessian: Matrix) -> float:
+    try:
+        return float(np.min(np.diag(np.linalg.cholesky(hessian)) ** 2))
+    except np.linalg.LinAlgError:
+        return 0.0
 
 
 def reconstruction_error(hessian: Matrix, dense: Matrix, weight: Matrix) -> float:

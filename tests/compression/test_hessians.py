@@ -38,3 +38,12 @@ def test_only_singular_hessians_are_damped():
         repaired = invertible(singular)
         assert np.linalg.eigvalsh(repaired).min() > 0
         np.testing.assert_allclose(repaired, singular, atol=1e-7 * np.trace(singular) + (singular.max() == 0))
+
+
+def test_a_hessian_of_fewer_samples_than_inputs_is_damped_until_it_can_be_factored() -> None:
+    rng = np.random.default_rng(0)
+    columns = rng.standard_normal((600, 250)).astype(np.float32) * np.float32(30)
+    hessian = (2 * columns @ columns.T).astype(np.float64)  # rounded as a sum in float32 is
+    damped = invertible(hessian)
+    np.linalg.cholesky(damped)
+    assert np.abs(damped - hessian).max() < 1e-3 * np.mean(np.diag(hessian))

@@ -74,7 +74,8 @@ def test_a_run_that_stopped_early_tells_what_there_is(files: Files, folder_of: F
     assert section(summary, "plan").parts
     assert section(summary, "latency").text == ("Raw latencies: not measured (the run has no certificate.json).",)
     assert (
-        "The plan against uniform: not measured (the run has no comparison.json)." in section(summary, "accuracy").text
+        "The plan against plain ones: not measured (the run has no comparison.json)."
+        in section(summary, "accuracy").text
     )
     assert "pipeline run --target intel" in steps(summary)
 
@@ -260,7 +261,7 @@ def test_the_table_that_the_closed_loop_corrected_is_shown(files: Files, folder_
 def test_a_uniform_plan_that_does_not_exist_is_said(files: Files, folder_of: FolderOf) -> None:
     files["comparison"] |= {"rows": files["comparison"]["rows"][:1], "unreachable": {"uniform": "3x is unreachable"}}
     text = section(build_summary(folder_of(files)), "accuracy").text
-    assert "Uniform at the same measured latency: none: 3x is unreachable" in text
+    assert "No uniform plan at the same measured latency: 3x is unreachable" in text
 
 
 def test_training_that_nobody_asked_for_is_not_missing(files: Files, folder_of: FolderOf) -> None:
