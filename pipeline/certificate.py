@@ -16,6 +16,7 @@ from targets.registry import RuntimeInfo
 
 SCHEMA = 1
 CERTIFIED, MISSED, INCONCLUSIVE = "certified", "missed", "inconclusive"
+EXIT_CODES = {CERTIFIED: 0, MISSED: 3, INCONCLUSIVE: 6}
 
 
 @dataclass(frozen=True, slots=True)

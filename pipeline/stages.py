@@ -13,7 +13,7 @@ import torch
 
 from calibration.statistics import collect_statistics
 from pipeline.bundle import check_bundle, write_bundle
-from pipeline.certificate import CERTIFIED
+from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.certifying import certify_network
 from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
@@ -333,9 +333,8 @@ def outcome(run: Run, last: str) -> dict[str, Any]:
             f"What was found is in {run.folder.path}."
         )
     kept = ("status", "requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high", "proxy")
-    codes = {"certified": 0, "missed": 3, "inconclusive": 6}
     return {
-        "exit_code": codes[certificate["status"]],
+        "exit_code": EXIT_CODES[certificate["status"]],
         **{name: certificate[name] for name in kept},
         "accuracy": accuracy,
         **files,
