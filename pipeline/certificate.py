@@ -32,18 +32,22 @@ class Protocol:
 
     processes: int = 6
     most_processes: int = 20
-    half_width: float = 0.005
+    half_width: float = 0.006
     fewest_rounds: int = 12
     confidence: float = 0.95
-    effort: Effort = field(default_factory=lambda: Effort(warmups=5, rounds=40, seconds=6.0))
+    effort: Effort = field(default_factory=lambda: Effort(warmups=5, rounds=30, seconds=4.0))
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSamples:
-    """Samples of one process: dense, compressed, and dense once more, in turns."""
+    """Samples of one process: dense and compressed in turns, then dense and dense once more.
+
+    Never three networks at once: a runtime's idle threads wait actively, and cost the others time.
+    """
 
     baseline_s: tuple[float, ...]
     compressed_s: tuple[float, ...]
+    null_baseline_s: tuple[float, ...]
     null_s: tuple[float, ...]
 
 
@@ -89,15 +93,11 @@ def measure_speedup(
     protocol: Protocol,
     *,
     seed: int,
-    quiet_s: float = float("inf"),
     on_process: Callable[[int, int], None] | None = None,
 ) -> SpeedupEvidence:
     """Time both networks in turns in fresh processes, until the interval is narrow or the processes are used up.
 
     When to stop depends on the width alone, never on whether the claim would hold.
-
-    Args:
-        quiet_s: latency of the dense network on the quiet machine, as earlier measurements saw it.
 
     Raises:
         RuntimeMissingError: a network does not run.
@@ -105,18 +105,16 @@ def measure_speedup(
     processes: list[ProcessSamples] = []
     fraction = None
     while True:
-        group = [Candidate("compressed", compressed), Candidate("dense again", dense)]
-        (measured,) = bench.measure(
-            Candidate("dense", dense), [group], seed=seed + len(processes), effort=protocol.effort
-        )
-        samples, fraction = _process_samples(measured)
+        groups = [[Candidate("compressed", compressed)], [Candidate("dense again", dense)]]
+        measured = bench.measure(Candidate("dense", dense), groups, seed=seed + len(processes), effort=protocol.effort)
+        samples, fraction = _process_samples([group[0] for group in measured])
         processes.append(samples)
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        enough = len(quiet_processes(processes, protocol.fewest_rounds, quiet_s)) >= max(protocol.processes, 2)
+        enough = len(quiet_processes(processes, protocol.fewest_rounds)) >= max(protocol.processes, 2)
         last = len(processes) >= protocol.most_processes
         if enough or last:
-            evidence = _evidence(processes, fraction, protocol, quiet_s)
+            evidence = _evidence(processes, fraction, protocol)
             if last or evidence.speedup.half_width <= protocol.half_width:
                 return evidence
 
@@ -126,30 +124,35 @@ def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, f
     for measurement in measured:
         if measurement.error:
             raise RuntimeMissingError(f"The {measurement.label} network failed while it was timed: {measurement.error}")
-    return ProcessSamples(compressed.reference_s, compressed.samples_s, null.samples_s), compressed.supported_fraction
+    samples = ProcessSamples(compressed.reference_s, compressed.samples_s, null.reference_s, null.samples_s)
+    return samples, compressed.supported_fraction
 
 
-def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int, quiet_s: float) -> list[ProcessSamples]:
+def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int) -> list[ProcessSamples]:
     """The undisturbed rounds of every process that has enough of them."""
     quiet = []
-    for process, keep in zip(processes, undisturbed_rounds([p.baseline_s for p in processes], quiet_s), strict=True):
+    for process, keep in zip(processes, undisturbed_rounds([p.baseline_s for p in processes]), strict=True):
         if keep.sum() >= min(fewest_rounds, len(keep)):
-            columns = (process.baseline_s, process.compressed_s, process.null_s)
-            quiet.append(ProcessSamples(*(tuple(np.asarray(column)[keep].tolist()) for column in columns)))
+            baseline, compressed = (
+                tuple(np.asarray(column)[keep].tolist()) for column in (process.baseline_s, process.compressed_s)
+            )
+            quiet.append(replace(process, baseline_s=baseline, compressed_s=compressed))
     return quiet
 
 
 def _evidence(
-    processes: Sequence[ProcessSamples], supported_fraction: float | None, protocol: Protocol, quiet_s: float
+    processes: Sequence[ProcessSamples], supported_fraction: float | None, protocol: Protocol
 ) -> SpeedupEvidence:
     """Intervals over the quiet rounds, or over all where too few processes had any."""
-    quiet = quiet_processes(processes, protocol.fewest_rounds, quiet_s)
+    quiet = quiet_processes(processes, protocol.fewest_rounds)
     is_disturbed = len(quiet) < max(2, protocol.processes // 2)
     counted = list(processes) if is_disturbed else quiet
     return SpeedupEvidence(
         _speedup(counted, protocol.confidence),
         _speedup(processes, protocol.confidence),
-        speedup_interval([p.baseline_s for p in counted], [p.null_s for p in counted], confidence=protocol.confidence),
+        speedup_interval(
+            [p.null_baseline_s for p in counted], [p.null_s for p in counted], confidence=protocol.confidence
+        ),
         tuple(processes),
         1 - sum(len(p.baseline_s) for p in quiet) / sum(len(p.baseline_s) for p in processes),
         is_disturbed,

@@ -19,7 +19,6 @@ from pipeline.certificate import (
 )
 from pipeline.context import Run
 from pipeline.export import unit_initialisers
-from pipeline.measuring import PlanBench
 from pipeline.models.base import Predict, Score
 from pipeline.plan import load_plan
 from profilers.measure import Candidate
@@ -44,7 +43,6 @@ def certify_network(run: Run) -> Certificate:
             model,
             protocol,
             seed=run.config.seed,
-            quiet_s=PlanBench(run).quiet_s(),
             on_process=lambda done, total: task.update(done, total=total),
         )
     if evidence.supported_fraction is not None and evidence.supported_fraction < SMALL_FRACTION:
@@ -100,7 +98,12 @@ def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: 
         },
         samples={
             "processes": [
-                {"baseline_s": p.baseline_s, "compressed_s": p.compressed_s, "null_s": p.null_s}
+                {
+                    "baseline_s": p.baseline_s,
+                    "compressed_s": p.compressed_s,
+                    "null_s": p.null_s,
+                    "null_baseline_s": p.null_baseline_s,
+                }
                 for p in evidence.processes
             ]
         },

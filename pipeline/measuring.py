@@ -57,19 +57,15 @@ class PlanBench:
         return measure
 
     def solved(self, choice: Choice, masks: Masks, nearby: Sequence[Choice]) -> list[PlanMeasurement]:
-        """A solved plan with the zeros that it will ship with, in two processes, then its neighbours.
-
-        It is measured as a certificate measures it, beside a second dense network: what shares the caches counts.
-        """
+        """A solved plan with the zeros that it will ship with, in two processes, then its neighbours."""
         with tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-") as folder:
             path = Path(folder, "solved.onnx")
             self._run.patcher.write_masks(masks, path)
-            name = "checked:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
+            name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
             if name not in self._log:
                 samples: list[Measurement] = []
                 for seed in (0, 1):
-                    group = [Candidate("solved plan", path), self._run.dense_candidate]
-                    samples += self._undisturbed([group], CHECK, seed, CHECK_RETRIES)
+                    samples += self._undisturbed([[Candidate("solved plan", path)]], CHECK, seed, CHECK_RETRIES)
                 self._log.add(name, _pooled(samples))
         self._measure_missing(nearby)
         found = [self._recall(name, choice, "solved", SOLVED_WEIGHT)]
