@@ -29,8 +29,10 @@ Masks = Mapping[str, NDArray[np.bool_]]
 class PlanBench:
     """Measures plans in turns with the dense network, and remembers what was measured.
 
+    The log in the run folder belongs to one host, runtime and network.
+
     Args:
-        log: measurements by plan; belongs to one host, runtime and network.
+        run: whose network, target and folder these are.
     """
 
     def __init__(self, run: Run) -> None:
