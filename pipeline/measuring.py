@@ -13,7 +13,7 @@ from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans
-from profilers.statistics import DISTURBED
+from profilers.statistics import undisturbed_rounds
 
 PLANS_A_WORKER = 8
 TABLE_ERROR = 0.01
@@ -22,6 +22,9 @@ PROFILE = Effort(warmups=2, rounds=30, seconds=1.5)
 CHECK = Effort(warmups=3, rounds=40, seconds=4.0)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
 RETRIES, CHECK_RETRIES = 3, 4
+FEWEST_ROUNDS = 8
+"""Undisturbed rounds that a measurement needs to count in full."""
+DISTURBED_WEIGHT = 0.2
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
@@ -37,9 +40,10 @@ class PlanBench:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        key = digest("plans, warmed", run.host_key, run.model_key, [level.key for level in run.levels])
+        key = digest("plans in turns", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file("measurements.jsonl"), key)
-        self._references_s = [float(np.median(row["reference_s"])) for row in self._log.values() if row["reference_s"]]
+        rows = [row["reference_s"] for row in self._log.values() if row["reference_s"]]
+        self._quiet_s = [float(np.quantile(reference_s, 0.2)) for reference_s in rows]
 
     def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
         """A function that measures plans for the latency table; ``on_plan`` hears how many are done in all."""
@@ -83,7 +87,7 @@ class PlanBench:
 
     def quiet_s(self) -> float:
         """Seconds of the dense network while nothing else used the machine: the fastest fifth of what was seen."""
-        return float(np.quantile(self._references_s, 0.2)) if self._references_s else float("inf")
+        return float(np.quantile(self._quiet_s, 0.2)) if self._quiet_s else float("inf")
 
     def _measure_missing(self, choices: Sequence[Choice]) -> None:
         missing = [choice for choice in dict.fromkeys(choices) if _name(choice) not in self._log]
@@ -104,15 +108,18 @@ class PlanBench:
         Turns cancel what slows both networks by one factor; a neighbour that takes cores or caches away they do not.
         """
         results = self._measure(groups, effort, seed)
-        self._references_s += [_reference_s(m) for m in results if not m.error]
+        self._quiet_s += [_quiet_s(measured) for measured in results if not measured.error]
         for attempt in range(1, retries + 1):
-            limit_s = DISTURBED * self.quiet_s()
-            again = [i for i, m in enumerate(results) if not m.error and _reference_s(m) > limit_s]
+            quiet_s = self.quiet_s()
+            rounds = [quiet_rounds(measured, quiet_s) for measured in results]
+            again = [
+                i for i, m in enumerate(results) if not m.error and rounds[i] < min(FEWEST_ROUNDS, len(m.samples_s))
+            ]
             if not again:
                 break
             repeated = self._measure([groups[i] for i in again], effort, seed + 1000 * attempt)
             for i, measured in zip(again, repeated, strict=True):
-                if measured.error is None and _reference_s(measured) < _reference_s(results[i]):
+                if quiet_rounds(measured, quiet_s) > rounds[i]:
                     results[i] = measured
         return results
 
@@ -128,32 +135,39 @@ class PlanBench:
             self._run.reporter.warn(f"a plan could not be measured: {row['error']}")
             return None
         samples, reference = tuple(row["samples_s"]), tuple(row["reference_s"])
-        relative = undisturbed_ratio(float(np.median(samples)), float(np.median(reference)), self.quiet_s())
-        return PlanMeasurement(choice, relative, weight * trust(samples, reference), kind, samples, reference)
+        relative, confidence = undisturbed_ratio(samples, reference, self.quiet_s())
+        return PlanMeasurement(choice, relative, weight * confidence, kind, samples, reference)
 
 
-def undisturbed_ratio(sample_s: float, reference_s: float, quiet_s: float) -> float:
-    """Latency relative to the dense network's, had the machine been quiet.
+def undisturbed_ratio(samples_s: Sequence[float], reference_s: Sequence[float], quiet_s: float) -> tuple[float, float]:
+    """Latency relative to the dense network's, over the undisturbed rounds, and its weight.
 
-    What disturbs costs every run about the same time, however long the run is (docs/decisions/0011), so that what the
-    reference lost is taken from both. For the table only: a certificate leaves such rounds out.
+    Where too few are undisturbed all of them count, for little: what disturbs slows the networks by unlike factors.
     """
-    lost_s = reference_s - quiet_s
-    if reference_s <= DISTURBED * quiet_s or lost_s >= 0.5 * sample_s:
-        lost_s = 0.0
-    return (sample_s - lost_s) / (reference_s - lost_s)
+    samples, reference = np.asarray(samples_s), np.asarray(reference_s)
+    (keep,) = undisturbed_rounds([reference], quiet_s)
+    weight = 1.0
+    if keep.sum() < min(FEWEST_ROUNDS, len(keep)):
+        keep, weight = np.ones_like(keep), DISTURBED_WEIGHT
+    samples, reference = samples[keep], reference[keep]
+    return float(np.median(samples) / np.median(reference)), weight * trust(samples, reference)
 
 
-def trust(samples_s: Sequence[float], reference_s: Sequence[float]) -> float:
+def quiet_rounds(measured: Measurement, quiet_s: float) -> int:
+    """How many rounds of a measurement were undisturbed."""
+    return int(undisturbed_rounds([measured.reference_s], quiet_s)[0].sum()) if measured.reference_s else 0
+
+
+def trust(samples_s: NDArray[np.float64], reference_s: NDArray[np.float64]) -> float:
     """Weight of a measurement by the spread of its rounds: 1 at none, a half where it equals the table's own error."""
-    log_ratios = np.log(np.asarray(samples_s) / np.asarray(reference_s))
+    log_ratios = np.log(samples_s / reference_s)
     deviation = 1.4826 * np.median(np.abs(log_ratios - np.median(log_ratios)))
     error = 1.2533 * deviation / np.sqrt(len(log_ratios))  # of a median
     return float(1 / (1 + (error / TABLE_ERROR) ** 2))
 
 
-def _reference_s(measured: Measurement) -> float:
-    return float(np.median(measured.reference_s)) if measured.reference_s else float("inf")
+def _quiet_s(measured: Measurement) -> float:
+    return float(np.quantile(measured.reference_s, 0.2))
 
 
 def mask_digest(mask: NDArray[np.bool_]) -> str:

@@ -14,8 +14,8 @@ It reads one job (JSON) from standard input and writes events (JSON, one a line)
             · failed {group, error} · layers {times_s, latency_s} · inferred {supported_fraction}
             · done {peak_rss_bytes, versions}
 
-The models of a group are compiled together and timed in turns with the reference, in random order in every
-round, so that whatever slows the machine down slows all of them.
+The models of a group are compiled together and take turns with the reference, in random order in every round, so that
+whatever slows the machine down slows all of them. Samples of one round and position stand at the same index.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ import time
 import traceback
 from contextlib import ExitStack
 from typing import Any, Callable
+
+UNTIMED_S, TIMED_S = 0.005, 0.010
+"""How long a turn runs a model before it takes the time, and while it does."""
 
 Job = Any
 Emit = Callable[[Any], Any]
@@ -99,12 +102,15 @@ def measure_group(job: Job, runtime: Any, np: Any, rng: random.Random, reference
 
 
 def time_in_turns(job: Job, rng: random.Random, models: Any, feeds: Any) -> list[list[float]]:
-    """One sample of every model a round, in random order, until the rounds or the seconds are used up.
+    """Turns of every model a round, in random order, until the rounds or the seconds are used up.
 
-    An untimed run goes before each timed one: deployed, a model finds the caches as it left them itself, and not as
-    the other models of the turn did.
+    A turn is some untimed runs and then some timed ones. Deployed, a model finds the caches and cores as it left them
+    itself; after another model's run its first run can take twice as long, and the next few some percent longer.
     """
     samples: list[list[float]] = [[] for _ in models]
+    once_s = [seconds(model, feed) for model, feed in zip(models, feeds)]
+    untimed = [runs_within(UNTIMED_S, time_s, most=12) for time_s in once_s]
+    timed = runs_within(TIMED_S, min(once_s), most=8)
     order = list(range(len(models)))
     end = time.perf_counter() + job["seconds"]
     gc.collect()
@@ -114,10 +120,16 @@ def time_in_turns(job: Job, rng: random.Random, models: Any, feeds: Any) -> list
             break
         rng.shuffle(order)
         for index in order:
-            models[index].run(feeds[index])
-            samples[index].append(seconds(models[index], feeds[index]))
+            for _ in range(untimed[index]):
+                models[index].run(feeds[index])
+            samples[index] += [seconds(models[index], feeds[index]) for _ in range(timed)]
     gc.enable()
     return samples
+
+
+def runs_within(limit_s: float, run_s: float, most: int) -> int:
+    """How many runs fill a time, at least one."""
+    return max(1, min(most, round(limit_s / run_s)))
 
 
 def seconds(model: Any, feed: Any) -> float:

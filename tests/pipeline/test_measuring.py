@@ -3,20 +3,29 @@
 import numpy as np
 import pytest
 
-from pipeline.measuring import trust, undisturbed_ratio
+from pipeline.measuring import DISTURBED_WEIGHT, trust, undisturbed_ratio
 
 
-def test_time_that_both_lost_is_taken_off_both() -> None:
-    assert undisturbed_ratio(0.0126, 0.0390, quiet_s=0.0370) == pytest.approx(0.0106 / 0.0370)
+def test_only_undisturbed_rounds_count_where_there_are_enough() -> None:
+    samples, reference = [0.0106] * 20 + [0.0126] * 20, [0.0370] * 20 + [0.0390] * 20
+
+    relative, weight = undisturbed_ratio(samples, reference, quiet_s=0.0370)
+
+    assert relative == pytest.approx(0.0106 / 0.0370)
+    assert weight == pytest.approx(1)
 
 
-def test_a_quiet_measurement_stays_as_it_is() -> None:
-    assert undisturbed_ratio(0.0106, 0.0369, quiet_s=0.0370) == pytest.approx(0.0106 / 0.0369)
-    assert undisturbed_ratio(0.0106, 0.0379, quiet_s=0.0370) == pytest.approx(0.0106 / 0.0379)
+def test_a_measurement_without_quiet_rounds_counts_little() -> None:
+    relative, weight = undisturbed_ratio([0.0126] * 20, [0.0390] * 20, quiet_s=0.0370)
+
+    assert relative == pytest.approx(0.0126 / 0.0390)
+    assert weight == pytest.approx(DISTURBED_WEIGHT)
 
 
-def test_more_than_half_of_a_sample_is_never_taken_off() -> None:
-    assert undisturbed_ratio(0.010, 0.080, quiet_s=0.0370) == pytest.approx(0.010 / 0.080)
+def test_a_quiet_machine_unknown_so_far_is_taken_from_the_samples() -> None:
+    relative, weight = undisturbed_ratio([0.01] * 20, [0.03] * 20, quiet_s=float("inf"))
+
+    assert (relative, weight) == (pytest.approx(1 / 3), pytest.approx(1))
 
 
 def test_the_more_a_measurement_scatters_the_less_it_is_trusted() -> None:

@@ -62,7 +62,8 @@ def test_a_network_with_a_sixth_of_the_work_is_faster_and_every_sample_is_kept(
 ) -> None:
     ((measured,),) = bench.measure(dense, [[small]])
     assert measured.error is None
-    assert len(measured.samples_s) == len(measured.reference_s) == 6
+    assert len(measured.samples_s) == len(measured.reference_s)
+    assert len(measured.samples_s) % QUICK.rounds == 0
     assert measured.speedup > 1.5
     assert measured.compile_s is not None
     assert measured.compile_s > 0
