@@ -40,13 +40,14 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSamples:
-    """Samples of one process: dense and compressed in turns, then dense and dense once more.
+    """Samples of one process: dense and compressed in turns with the cores' distance, then dense and dense once more.
 
     Never three networks at once: a runtime's idle threads wait actively, and cost the others time.
     """
 
     baseline_s: tuple[float, ...]
     compressed_s: tuple[float, ...]
+    distance_s: tuple[float | None, ...]
     null_baseline_s: tuple[float, ...]
     null_s: tuple[float, ...]
 
@@ -56,9 +57,9 @@ class SpeedupEvidence:
     """The measured speedup, and the same measurement of the dense network against itself.
 
     Args:
-        speedup: over the rounds in which the machine was quiet.
+        speedup: over the rounds in which the cores were near each other.
         speedup_all_rounds: over every round.
-        disturbed_fraction: of the rounds, those in which the dense network was slow.
+        disturbed_fraction: of the rounds, those in which the cores were apart.
         is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
     """
 
@@ -111,10 +112,11 @@ def measure_speedup(
         processes.append(samples)
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        enough = len(quiet_processes(processes, protocol.fewest_rounds)) >= max(protocol.processes, 2)
+        quiet = quiet_processes(processes, protocol.fewest_rounds, bench.nearest.seconds)
+        enough = len(quiet) >= max(protocol.processes, 2)
         last = len(processes) >= protocol.most_processes
         if enough or last:
-            evidence = _evidence(processes, fraction, protocol)
+            evidence = _evidence(processes, quiet, fraction, protocol)
             if last or evidence.speedup.half_width <= protocol.half_width:
                 return evidence
 
@@ -124,14 +126,19 @@ def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, f
     for measurement in measured:
         if measurement.error:
             raise RuntimeMissingError(f"The {measurement.label} network failed while it was timed: {measurement.error}")
-    samples = ProcessSamples(compressed.reference_s, compressed.samples_s, null.reference_s, null.samples_s)
+    samples = ProcessSamples(
+        compressed.reference_s, compressed.samples_s, compressed.distance_s, null.reference_s, null.samples_s
+    )
     return samples, compressed.supported_fraction
 
 
-def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int) -> list[ProcessSamples]:
+def quiet_processes(
+    processes: Sequence[ProcessSamples], fewest_rounds: int, nearest_s: float | None
+) -> list[ProcessSamples]:
     """The undisturbed rounds of every process that has enough of them."""
     quiet = []
-    for process, keep in zip(processes, undisturbed_rounds([p.baseline_s for p in processes]), strict=True):
+    undisturbed = undisturbed_rounds([p.distance_s for p in processes], nearest_s)
+    for process, keep in zip(processes, undisturbed, strict=True):
         if keep.sum() >= min(fewest_rounds, len(keep)):
             baseline, compressed = (
                 tuple(np.asarray(column)[keep].tolist()) for column in (process.baseline_s, process.compressed_s)
@@ -141,12 +148,14 @@ def quiet_processes(processes: Sequence[ProcessSamples], fewest_rounds: int) -> 
 
 
 def _evidence(
-    processes: Sequence[ProcessSamples], supported_fraction: float | None, protocol: Protocol
+    processes: Sequence[ProcessSamples],
+    quiet: Sequence[ProcessSamples],
+    supported_fraction: float | None,
+    protocol: Protocol,
 ) -> SpeedupEvidence:
     """Intervals over the quiet rounds, or over all where too few processes had any."""
-    quiet = quiet_processes(processes, protocol.fewest_rounds)
     is_disturbed = len(quiet) < max(2, protocol.processes // 2)
-    counted = list(processes) if is_disturbed else quiet
+    counted = processes if is_disturbed else quiet
     return SpeedupEvidence(
         _speedup(counted, protocol.confidence),
         _speedup(processes, protocol.confidence),

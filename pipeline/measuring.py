@@ -14,23 +14,28 @@ from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans
 from profilers.statistics import undisturbed_rounds
+from targets.errors import RuntimeMissingError
 
 PLANS_A_WORKER = 8
+DENSE_PROCESSES = 4
+REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
 PROFILE = Effort(warmups=2, rounds=30, seconds=1.5)
-CHECK = Effort(warmups=3, rounds=40, seconds=4.0)
+CHECK = Effort(warmups=3, rounds=40, seconds=3.0)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
-RETRIES, CHECK_RETRIES = 3, 4
 FEWEST_ROUNDS = 8
-"""Undisturbed rounds that a measurement needs to count in full."""
-DISTURBED_WEIGHT = 0.2
+"""Undisturbed samples with which the others are left out."""
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
 
 class PlanBench:
-    """Measures plans in turns with the dense network, and remembers what was measured.
+    """Measures plans in turns with a reference plan, and remembers what was measured.
+
+    The reference is a uniform plan, not the dense network: neighbours slow dense and sparse networks by unlike factors,
+    but two sparse ones nearly alike. How much slower dense is than the reference is measured on its
+    own, over several processes (docs/decisions/0012).
 
     The log in the run folder belongs to one host, runtime and network.
 
@@ -40,10 +45,10 @@ class PlanBench:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        key = digest("plans in turns", run.host_key, run.model_key, [level.key for level in run.levels])
+        key = digest("plans, by a reference plan", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file("measurements.jsonl"), key)
-        rows = [row["reference_s"] for row in self._log.values() if row["reference_s"]]
-        self._quiet_s = [float(np.quantile(reference_s, 0.2)) for reference_s in rows]
+        for row in self._log.values():
+            run.bench.nearest.saw(row["distance_s"])
 
     def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
         """A function that measures plans for the latency table; ``on_plan`` hears how many are done in all."""
@@ -64,98 +69,100 @@ class PlanBench:
 
     def solved(self, choice: Choice, masks: Masks, nearby: Sequence[Choice]) -> list[PlanMeasurement]:
         """A solved plan with the zeros that it will ship with, in two processes, then its neighbours."""
-        with tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-") as folder:
-            path = Path(folder, "solved.onnx")
-            self._run.patcher.write_masks(masks, path)
-            name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
-            if name not in self._log:
-                samples: list[Measurement] = []
+        name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
+        if name not in self._log:
+            with self._folder() as folder:
+                path = Path(folder, "solved.onnx")
+                self._run.patcher.write_masks(masks, path)
+                samples = []
                 for seed in (0, 1):
-                    samples += self._undisturbed([[Candidate("solved plan", path)]], CHECK, seed, CHECK_RETRIES)
-                self._log.add(name, _pooled(samples))
+                    groups = [[Candidate("solved plan", path)], [self._run.dense_candidate]]
+                    solved, dense = self._measure(groups, CHECK, seed)
+                    samples.append(solved)
+                    self._add_dense(dense)
+            self._log.add(name, _pooled(samples))
         self._measure_missing(nearby)
         found = [self._recall(name, choice, "solved", SOLVED_WEIGHT)]
         found += [self._recall(_name(near), near, "neighbour", NEIGHBOUR_WEIGHT) for near in nearby]
         return [plan for plan in found if plan is not None]
 
     def dense_s(self) -> float:
-        """Median seconds of the dense network, from a process of its own."""
-        if "dense" not in self._log:
-            (measured,) = self._undisturbed([[self._run.dense_candidate]], CHECK, 0)
-            self._log.add("dense", _row(measured))
-        return float(np.median(self._log["dense"]["samples_s"]))
+        """Median seconds of the dense network, over several processes."""
+        return float(np.median(np.concatenate([row["samples_s"] for row in self._dense_rows()])))
 
-    def quiet_s(self) -> float:
-        """Seconds of the dense network while nothing else used the machine: the fastest fifth of what was seen."""
-        return float(np.quantile(self._quiet_s, 0.2)) if self._quiet_s else float("inf")
+    def _dense_rows(self) -> list[Mapping[str, Any]]:
+        """Measurements of the dense network against the reference, one a process."""
+        missing = DENSE_PROCESSES - self._dense_count()
+        for seed in range(missing):
+            (measured,) = self._measure([[self._run.dense_candidate]], CHECK, seed)
+            self._add_dense(measured)
+        rows = [self._log[f"dense:{number}"] for number in range(self._dense_count())]
+        good = [row for row in rows if not row["error"]]
+        if not good:
+            raise RuntimeMissingError(f"The dense network failed every time it was timed: {rows[0]['error']}")
+        return good
+
+    def _dense_over_reference(self) -> float:
+        """How many times longer the dense network takes than the reference plan, over all processes."""
+        pairs = [undisturbed(row, self._run.bench.nearest.seconds) for row in self._dense_rows()]
+        return float(np.exp(np.mean([np.log(np.median(dense) / np.median(reference)) for dense, reference in pairs])))
+
+    def _dense_count(self) -> int:
+        return sum(1 for number in range(len(self._log)) if f"dense:{number}" in self._log)
+
+    def _add_dense(self, measured: Measurement) -> None:
+        self._log.add(f"dense:{self._dense_count()}", _row(measured))
 
     def _measure_missing(self, choices: Sequence[Choice]) -> None:
         missing = [choice for choice in dict.fromkeys(choices) if _name(choice) not in self._log]
-        with tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-") as folder:
+        if not missing:
+            return
+        with self._folder() as folder:
             groups = []
             for number, choice in enumerate(missing):
                 path = Path(folder, f"{number}.onnx")
                 self._run.patcher.write(self._run.plan_of(choice), path)
                 groups.append([Candidate(f"plan {number}", path)])
-            for choice, measured in zip(missing, self._undisturbed(groups, PROFILE, len(self._log)), strict=True):
+            for choice, measured in zip(missing, self._measure(groups, PROFILE, len(self._log)), strict=True):
                 self._log.add(_name(choice), _row(measured))
 
-    def _undisturbed(
-        self, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int, retries: int = RETRIES
-    ) -> list[Measurement]:
-        """Measure every group's first member, and a few times more those during which the dense network was slow.
-
-        Turns cancel what slows both networks by one factor; a neighbour that takes cores or caches away they do not.
-        """
-        results = self._measure(groups, effort, seed)
-        self._quiet_s += [_quiet_s(measured) for measured in results if not measured.error]
-        for attempt in range(1, retries + 1):
-            quiet_s = self.quiet_s()
-            rounds = [quiet_rounds(measured, quiet_s) for measured in results]
-            again = [
-                i for i, m in enumerate(results) if not m.error and rounds[i] < min(FEWEST_ROUNDS, len(m.samples_s))
-            ]
-            if not again:
-                break
-            repeated = self._measure([groups[i] for i in again], effort, seed + 1000 * attempt)
-            for i, measured in zip(again, repeated, strict=True):
-                if quiet_rounds(measured, quiet_s) > rounds[i]:
-                    results[i] = measured
-        return results
-
     def _measure(self, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int) -> list[Measurement]:
-        if not groups:
-            return []
-        measured = self._run.bench.measure(self._run.dense_candidate, groups, seed=seed, effort=effort)
+        with self._folder() as folder:
+            path = Path(folder, "reference.onnx")
+            self._run.patcher.write(self._run.plan_of(self._reference), path)
+            measured = self._run.bench.measure(Candidate("reference plan", path), groups, seed=seed, effort=effort)
         return [group[0] for group in measured]
+
+    @property
+    def _reference(self) -> Choice:
+        level = int(np.argmin([abs(level.amount - REFERENCE_SPARSITY) for level in self._run.levels]))
+        return tuple(level if unit.prunable else 0 for unit in self._run.units)
+
+    def _folder(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-")
 
     def _recall(self, name: str, choice: Choice, kind: str, weight: float = 1.0) -> PlanMeasurement | None:
         row = self._log[name]
         if row["error"]:
             self._run.reporter.warn(f"a plan could not be measured: {row['error']}")
             return None
-        samples, reference = tuple(row["samples_s"]), tuple(row["reference_s"])
-        relative, confidence = undisturbed_ratio(samples, reference, self.quiet_s())
-        return PlanMeasurement(choice, relative, weight * confidence, kind, samples, reference)
+        samples, reference = undisturbed(row, self._run.bench.nearest.seconds)
+        relative = float(np.median(samples) / np.median(reference)) / self._dense_over_reference()
+        return PlanMeasurement(
+            choice,
+            relative,
+            weight * trust(samples, reference),
+            kind,
+            tuple(row["samples_s"]),
+            tuple(row["reference_s"]),
+        )
 
 
-def undisturbed_ratio(samples_s: Sequence[float], reference_s: Sequence[float], quiet_s: float) -> tuple[float, float]:
-    """Latency relative to the dense network's, over the undisturbed rounds, and its weight.
-
-    Where too few are undisturbed all of them count, for little: what disturbs slows the networks by unlike factors.
-    """
-    samples, reference = np.asarray(samples_s), np.asarray(reference_s)
-    (keep,) = undisturbed_rounds([reference], quiet_s)
-    weight = 1.0
-    if keep.sum() < min(FEWEST_ROUNDS, len(keep)):
-        keep, weight = np.ones_like(keep), DISTURBED_WEIGHT
-    samples, reference = samples[keep], reference[keep]
-    return float(np.median(samples) / np.median(reference)), weight * trust(samples, reference)
-
-
-def quiet_rounds(measured: Measurement, quiet_s: float) -> int:
-    """How many rounds of a measurement were undisturbed."""
-    return int(undisturbed_rounds([measured.reference_s], quiet_s)[0].sum()) if measured.reference_s else 0
+def undisturbed(row: Mapping[str, Any], nearest_s: float | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Samples of the model and of the reference, of the rounds with the cores near each other; of all if few were."""
+    samples, reference = np.asarray(row["samples_s"]), np.asarray(row["reference_s"])
+    (keep,) = undisturbed_rounds([row["distance_s"]], nearest_s)
+    return (samples[keep], reference[keep]) if keep.sum() >= FEWEST_ROUNDS else (samples, reference)
 
 
 def trust(samples_s: NDArray[np.float64], reference_s: NDArray[np.float64]) -> float:
@@ -164,10 +171,6 @@ def trust(samples_s: NDArray[np.float64], reference_s: NDArray[np.float64]) -> f
     deviation = 1.4826 * np.median(np.abs(log_ratios - np.median(log_ratios)))
     error = 1.2533 * deviation / np.sqrt(len(log_ratios))  # of a median
     return float(1 / (1 + (error / TABLE_ERROR) ** 2))
-
-
-def _quiet_s(measured: Measurement) -> float:
-    return float(np.quantile(measured.reference_s, 0.2))
 
 
 def mask_digest(mask: NDArray[np.bool_]) -> str:
@@ -180,7 +183,7 @@ def _name(choice: Choice) -> str:
 
 
 def _row(measured: Measurement) -> dict[str, Any]:
-    return {"samples_s": measured.samples_s, "reference_s": measured.reference_s, "error": measured.error}
+    return {name: getattr(measured, name) for name in ("samples_s", "reference_s", "distance_s", "error")}
 
 
 def _pooled(measured: Sequence[Measurement]) -> dict[str, Any]:
@@ -188,5 +191,6 @@ def _pooled(measured: Sequence[Measurement]) -> dict[str, Any]:
     return {
         "samples_s": [s for m in measured for s in m.samples_s],
         "reference_s": [s for m in measured for s in m.reference_s],
+        "distance_s": [s for m in measured for s in m.distance_s],
         "error": next((m.error for m in measured if m.error), None),
     }

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,14 @@ class Effort:
         warmups: runs of every model before the first sample.
         rounds: samples of every model, taken in turns.
         seconds: after five rounds, no new one starts once these have passed.
+        patience_s: a group's rounds wait this long, all in all, for the machine to put the cores near each other.
         timeout_s: the worker is killed when one group takes longer, compilation included.
     """
 
     warmups: int = 3
     rounds: int = 40
     seconds: float = 2.0
+    patience_s: float = 20.0
     timeout_s: float = 300.0
 
 
@@ -54,12 +56,14 @@ class Measurement:
     Args:
         samples_s: [rounds] seconds of the model.
         reference_s: [rounds] seconds of the reference in the same rounds.
+        distance_s: [rounds] round trip of a cache line between the cores then; None for a single core.
         error: what went wrong; then there are no samples.
     """
 
     label: str
     samples_s: tuple[float, ...] = ()
     reference_s: tuple[float, ...] = ()
+    distance_s: tuple[float | None, ...] = ()
     warmups: int = 0
     compile_s: float | None = None
     first_inference_s: float | None = None
@@ -81,18 +85,32 @@ class Measurement:
         return asdict(self)
 
 
+@dataclass(slots=True)
+class Nearest:
+    """The shortest distance of the cores that was ever seen, in seconds; None before the first."""
+
+    seconds: float | None = None
+
+    def saw(self, distance_s: Iterable[float | None]) -> None:
+        """Take note of measured distances."""
+        known = [s for s in (self.seconds, *distance_s) if s is not None]
+        self.seconds = min(known, default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """Where measurements happen: one runtime on one target, with the inputs that the models are fed.
 
     Args:
         inputs: an .npz file of network inputs in alphabetical order; None for random ones.
+        nearest: what the workers learn about the cores' placement, and are told.
     """
 
     runtime: RuntimeInfo
     target: Target
     inputs: Path | None = None
     effort: Effort = field(default_factory=Effort)
+    nearest: Nearest = field(default_factory=Nearest)
 
     def measure(
         self,
@@ -120,12 +138,15 @@ class Bench:
                 warmups=effort.warmups,
                 rounds=effort.rounds,
                 seconds=effort.seconds,
+                patience_s=effort.patience_s,
+                nearest_s=self.nearest.seconds,
                 reference=_model(reference),
                 groups=[[_model(candidate) for candidate in group] for group in rest],
             )
             before = len(results)
             for event in self._run(job, effort.timeout_s):
                 if event["event"] in ("measured", "failed"):
+                    self.nearest.saw(event.get("distance_s", ()))
                     results.append(_measurements(rest[event["group"]], event, effort.warmups))
                     if on_group:
                         on_group(len(results))
@@ -197,6 +218,8 @@ def pack_worker(path: Path) -> None:
     """Write the worker and the runtimes' files as one runnable zip file."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(Path(__file__).with_name("worker.py"), "__main__.py")
+        archive.writestr("profilers/__init__.py", "")
+        archive.write(Path(__file__).with_name("core_distance.py"), "profilers/core_distance.py")
         for source in sorted(Path(targets.runtimes.__file__).parent.glob("*.py")):
             archive.write(source, f"runtimes/{source.name}")
 
@@ -213,6 +236,7 @@ def _measurements(group: Sequence[Candidate], event: dict[str, Any], warmups: in
             candidate.label,
             tuple(event["samples_s"][index]),
             tuple(event["reference_s"]),
+            tuple(event["distance_s"]),
             warmups,
             event["compile_s"][index],
             event["first_s"][index],

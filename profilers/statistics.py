@@ -22,34 +22,27 @@ class Interval:
         return (self.high - self.low) / (2 * self.value)
 
 
-DISTURBED = 1.03
-"""Something else used the machine where the baseline runs this much slower than in its quiet tenth."""
-WINDOW = 9
-"""Rounds whose median says how slow the baseline was around one of them."""
+APART = 1.6
+"""Cores are apart where a round trip between them takes this multiple of the shortest one seen."""
 
 
-def undisturbed_rounds(baseline_s: Sequence[ArrayLike], quiet_s: float = np.inf) -> list[NDArray[np.bool_]]:
-    """Rounds in which the baseline was as fast as it is on the quiet machine, for every process.
+def undisturbed_rounds(
+    distance_s: Sequence[Sequence[float | None]], nearest_s: float | None = None
+) -> list[NDArray[np.bool_]]:
+    """Rounds in which the cores were as near to each other as they can be, for every process.
 
-    Turns cancel what slows both models by one factor. A neighbour that costs both the same *time* they do not cancel:
-    it hits the faster model harder. The baseline alone decides, by its local median, so that no round is left out for
-    its ratio.
+    Turns cancel what slows both models by one factor. Cores that a hypervisor has moved apart cost both the same
+    *time*, and the faster model the larger share of its own. The distance decides alone, so that no round is left out
+    for its ratio.
 
     Args:
-        baseline_s: one array [rounds] of seconds a process.
-        quiet_s: the baseline's latency on the quiet machine as far as it is known; these samples may know better.
+        distance_s: [rounds] seconds of a round trip between the cores a process; None for a single core.
+        nearest_s: the shortest one known; these may know a shorter one.
     """
-    local = [_local_medians(np.asarray(samples, np.float64)) for samples in baseline_s]
-    quiet_s = min(quiet_s, float(np.quantile(np.concatenate(local), 0.1)))
-    return [medians <= DISTURBED * quiet_s for medians in local]
-
-
-def _local_medians(samples_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    if len(samples_s) <= WINDOW:
-        return np.full(len(samples_s), np.median(samples_s))
-    padded = np.pad(samples_s, WINDOW // 2, mode="reflect")
-    medians: NDArray[np.float64] = np.median(np.lib.stride_tricks.sliding_window_view(padded, WINDOW), axis=1)
-    return medians
+    distances = [np.array([np.nan if s is None else s for s in process], np.float64) for process in distance_s]
+    known = [float(s) for process in distances for s in process if not np.isnan(s)]
+    limit_s = APART * min([*known, nearest_s or np.inf], default=np.inf)
+    return [~(process > limit_s) for process in distances]
 
 
 def speedup_interval(

@@ -6,16 +6,18 @@ here or on another device, so it imports the standard library, numpy and the run
 It reads one job (JSON) from standard input and writes events (JSON, one a line) to standard output:
 
     job     {"task": "measure", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "warmups", "rounds",
-             "seconds", "reference": MODEL, "groups": [[MODEL, …], …]}
+             "seconds", "patience_s", "nearest_s", "reference": MODEL, "groups": [[MODEL, …], …]}
             {"task": "layers", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "rounds", "model"}
             {"task": "infer", "runtime", "threads", "batch_size", "cpus", "inputs", "model": MODEL, "outputs"}
     MODEL   {"path", "precision"}
-    events  started {group} · measured {group, reference_s, samples_s, compile_s, first_s, supported_fraction}
+    events  started {group} · measured {group, reference_s, samples_s, distance_s, compile_s, first_s,
+            supported_fraction}
             · failed {group, error} · layers {times_s, latency_s} · inferred {supported_fraction}
             · done {peak_rss_bytes, versions}
 
 The models of a group are compiled together and take turns with the reference, in random order in every round, so that
-whatever slows the machine down slows all of them. Samples of one round and position stand at the same index.
+whatever slows the machine down slows all of them. Samples of one round and position stand at the same index. Before a
+round the distance of the cores is measured; while it is not as short as it can be, the round waits, up to "patience_s".
 """
 
 from __future__ import annotations
@@ -32,8 +34,12 @@ import traceback
 from contextlib import ExitStack
 from typing import Any, Callable
 
+from profilers.core_distance import CoreDistance
+
 UNTIMED_S, TIMED_S = 0.005, 0.010
 """How long a turn runs a model before it takes the time, and while it does."""
+NEAR = 1.5
+"""Cores are as near as they can be up to this multiple of the shortest distance seen."""
 
 Job = Any
 Emit = Callable[[Any], Any]
@@ -45,11 +51,12 @@ def main() -> None:
     job = json.load(sys.stdin)
     if job.get("cpus"):
         os.sched_setaffinity(0, job["cpus"])
+    distance = CoreDistance(job["cpus"] or ()) if job["task"] == "measure" else None
     import numpy as np
 
     runtime = importlib.import_module("runtimes." + job["runtime"])
     if job["task"] == "measure":
-        measure_groups(job, runtime, np, emit)
+        measure_groups(job, runtime, np, distance, emit)
     elif job["task"] == "layers":
         layer_times(job, runtime, np, emit)
     else:
@@ -65,20 +72,29 @@ def claim_stdout() -> Emit:
     return lambda event: channel.write(json.dumps(event) + "\n")
 
 
-def measure_groups(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
+def measure_groups(job: Job, runtime: Any, np: Any, distance: Any, emit: Emit) -> None:
     """Time every group in turns with the reference; a group that fails is reported and passed over."""
     rng = random.Random(job["seed"])
+    placement = Placement(distance, job["nearest_s"])
     with open_model(job, runtime, job["reference"]) as reference:
         for number, group in enumerate(job["groups"]):
             emit({"event": "started", "group": number})
             try:
-                emit(dict(measure_group(job, runtime, np, rng, reference, group), event="measured", group=number))
+                emit(
+                    dict(
+                        measure_group(job, runtime, np, rng, placement, reference, group),
+                        event="measured",
+                        group=number,
+                    )
+                )
             except Exception as error:
                 detail = traceback.format_exception_only(type(error), error)[-1].strip()
                 emit({"event": "failed", "group": number, "error": detail})
 
 
-def measure_group(job: Job, runtime: Any, np: Any, rng: random.Random, reference: Any, group: Any) -> Any:
+def measure_group(
+    job: Job, runtime: Any, np: Any, rng: random.Random, placement: Placement, reference: Any, group: Any
+) -> Any:
     """Compile the models of one group and time them in turns with the reference."""
     with ExitStack() as stack:
         compile_s, models = [], [reference]
@@ -91,40 +107,70 @@ def measure_group(job: Job, runtime: Any, np: Any, rng: random.Random, reference
         for _ in range(job["warmups"] - 1):
             for model, feed in zip(models, feeds):
                 model.run(feed)
-        samples = time_in_turns(job, rng, models, feeds)
+        samples, distance_s = time_in_turns(job, rng, placement, models, feeds)
         return {
             "reference_s": samples[0],
             "samples_s": samples[1:],
+            "distance_s": distance_s,
             "compile_s": compile_s,
             "first_s": first_s[1:],
             "supported_fraction": [model.supported_fraction() for model in models[1:]],
         }
 
 
-def time_in_turns(job: Job, rng: random.Random, models: Any, feeds: Any) -> list[list[float]]:
+class Placement:
+    """Where the machine has put the cores, and how near they can be.
+
+    Args:
+        distance: measures it.
+        nearest_s: the shortest distance seen by earlier workers, None before the first.
+    """
+
+    def __init__(self, distance: Any, nearest_s: float | None) -> None:
+        self._distance, self._nearest_s = distance, nearest_s or float("inf")
+
+    def wait_until_near(self, end: float) -> float | None:
+        """Wait while the cores are apart, until ``end`` at most; their distance then."""
+        while True:
+            distance_s: float | None = self._distance.measure()
+            if distance_s is None:
+                return None
+            self._nearest_s = min(self._nearest_s, distance_s)
+            if distance_s <= NEAR * self._nearest_s or time.perf_counter() > end:
+                return distance_s
+            time.sleep(0.1)
+
+
+def time_in_turns(
+    job: Job, rng: random.Random, placement: Placement, models: Any, feeds: Any
+) -> tuple[list[list[float]], list[float | None]]:
     """Turns of every model a round, in random order, until the rounds or the seconds are used up.
 
     A turn is some untimed runs and then some timed ones. Deployed, a model finds the caches and cores as it left them
     itself; after another model's run its first run can take twice as long, and the next few some percent longer.
     """
     samples: list[list[float]] = [[] for _ in models]
+    distance_s: list[float | None] = []
     once_s = [seconds(model, feed) for model, feed in zip(models, feeds)]
     untimed = [runs_within(UNTIMED_S, time_s, most=12) for time_s in once_s]
     timed = runs_within(TIMED_S, min(once_s), most=8)
     order = list(range(len(models)))
-    end = time.perf_counter() + job["seconds"]
+    spent_s, patience_end = 0.0, time.perf_counter() + job["patience_s"]
     gc.collect()
     gc.disable()
     for done in range(job["rounds"]):
-        if done >= 5 and time.perf_counter() > end:
+        if done >= 5 and spent_s > job["seconds"]:
             break
+        distance_s += [placement.wait_until_near(patience_end)] * timed
+        start = time.perf_counter()
         rng.shuffle(order)
         for index in order:
             for _ in range(untimed[index]):
                 models[index].run(feeds[index])
             samples[index] += [seconds(models[index], feeds[index]) for _ in range(timed)]
+        spent_s += time.perf_counter() - start
     gc.enable()
-    return samples
+    return samples, distance_s
 
 
 def runs_within(limit_s: float, run_s: float, most: int) -> int:

@@ -1,31 +1,29 @@
 """What disturbed a measurement is taken out of it, and what it is trusted with."""
 
 import numpy as np
-import pytest
 
-from pipeline.measuring import DISTURBED_WEIGHT, trust, undisturbed_ratio
+from pipeline.measuring import trust, undisturbed
 
-
-def test_only_undisturbed_rounds_count_where_there_are_enough() -> None:
-    samples, reference = [0.0106] * 20 + [0.0126] * 20, [0.0370] * 20 + [0.0390] * 20
-
-    relative, weight = undisturbed_ratio(samples, reference, quiet_s=0.0370)
-
-    assert relative == pytest.approx(0.0106 / 0.0370)
-    assert weight == pytest.approx(1)
+NEAR_S, FAR_S = 0.2e-6, 0.6e-6
 
 
-def test_a_measurement_without_quiet_rounds_counts_little() -> None:
-    relative, weight = undisturbed_ratio([0.0126] * 20, [0.0390] * 20, quiet_s=0.0370)
+def test_samples_of_rounds_with_the_cores_apart_are_left_out() -> None:
+    row = {
+        "samples_s": [0.0045] * 20 + [0.0058] * 20,
+        "reference_s": [0.0041] * 20 + [0.0055] * 20,
+        "distance_s": [NEAR_S] * 20 + [FAR_S] * 20,
+    }
 
-    assert relative == pytest.approx(0.0126 / 0.0390)
-    assert weight == pytest.approx(DISTURBED_WEIGHT)
+    samples, reference = undisturbed(row, None)
+
+    assert samples.tolist() == [0.0045] * 20
+    assert reference.tolist() == [0.0041] * 20
 
 
-def test_a_quiet_machine_unknown_so_far_is_taken_from_the_samples() -> None:
-    relative, weight = undisturbed_ratio([0.01] * 20, [0.03] * 20, quiet_s=float("inf"))
+def test_where_the_cores_were_apart_all_the_time_every_sample_counts() -> None:
+    row = {"samples_s": [0.0058] * 20, "reference_s": [0.0055] * 20, "distance_s": [FAR_S] * 20}
 
-    assert (relative, weight) == (pytest.approx(1 / 3), pytest.approx(1))
+    assert len(undisturbed(row, NEAR_S)[0]) == 20
 
 
 def test_the_more_a_measurement_scatters_the_less_it_is_trusted() -> None:

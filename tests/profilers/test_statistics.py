@@ -60,46 +60,37 @@ def test_processes_without_samples_are_refused() -> None:
         speedup_interval([[], []], [[], []])
 
 
-def spell(rng: np.random.Generator, rounds: int, lost_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """A process in whose second half both models lose the same time a run; the true ratio is 3.4."""
-    lost = np.where(np.arange(rounds) >= rounds // 2, lost_s, 0.0)
-    noise = np.exp(rng.normal(0, 0.005, (2, rounds)))
-    return (0.037 + lost) * noise[0], (0.037 / 3.4 + lost) * noise[1]
+NEAR_S, FAR_S = 0.2e-6, 0.6e-6
 
 
-def test_rounds_in_a_slow_spell_are_found_by_the_baseline_alone() -> None:
-    baseline, _ = spell(np.random.default_rng(0), 60, 0.002)
-    (keep,) = undisturbed_rounds([baseline])
-    assert keep[:25].all()
-    assert not keep[35:].any()
+def spell(rng: np.random.Generator, rounds: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A process in whose second half the cores are apart and both models lose time; the true ratio is 4.4."""
+    apart = np.arange(rounds) >= rounds // 2
+    noise = np.exp(rng.normal(0, 0.005, (3, rounds)))
+    lost_s = 0.0013 * apart
+    return (0.020 + lost_s) * noise[0], (0.020 / 4.4 + lost_s) * noise[1], np.where(apart, FAR_S, NEAR_S) * noise[2]
 
 
-def test_without_the_spell_the_ratio_is_the_true_one() -> None:
+def test_leaving_out_rounds_with_the_cores_apart_gives_the_true_ratio() -> None:
     rng = np.random.default_rng(1)
-    processes = [spell(rng, 60, 0.002) for _ in range(4)]
-    masks = undisturbed_rounds([b for b, _ in processes])
+    processes = [spell(rng, 60) for _ in range(6)]
+    kept = undisturbed_rounds([distance.tolist() for _, _, distance in processes])
     quiet = speedup_interval(
-        [b[m] for (b, _), m in zip(processes, masks, strict=True)],
-        [c[m] for (_, c), m in zip(processes, masks, strict=True)],
+        [base[keep] for (base, _, _), keep in zip(processes, kept, strict=True)],
+        [comp[keep] for (_, comp, _), keep in zip(processes, kept, strict=True)],
     )
-    everything = speedup_interval([b for b, _ in processes], [c for _, c in processes])
-    assert quiet.low <= 3.4 <= quiet.high
-    assert everything.value < 3.3
+    everything = speedup_interval([base for base, _, _ in processes], [comp for _, comp, _ in processes])
+    assert quiet.low <= 4.4 <= quiet.high
+    assert everything.value < 4.2
 
 
-def test_a_quiet_machine_keeps_every_round() -> None:
-    rng = np.random.default_rng(2)
-    masks = undisturbed_rounds([0.02 * np.exp(rng.normal(0, 0.005, 40)) for _ in range(5)])
-    assert np.concatenate(masks).all()
+def test_cores_that_stay_where_they_are_keep_every_round() -> None:
+    assert np.concatenate(undisturbed_rounds([[FAR_S] * 40, [FAR_S * 1.2] * 40])).all()
 
 
-def test_a_known_quiet_latency_shows_that_everything_was_disturbed() -> None:
-    samples = [np.full(30, 0.039)]
-    assert undisturbed_rounds(samples)[0].all()
-    assert not undisturbed_rounds(samples, quiet_s=0.037)[0].any()
+def test_a_known_shorter_distance_shows_that_the_cores_were_apart_all_the_time() -> None:
+    assert not undisturbed_rounds([[FAR_S] * 40], nearest_s=NEAR_S)[0].any()
 
 
-def test_a_handful_of_rounds_is_judged_as_one() -> None:
-    (few, many) = undisturbed_rounds([np.full(5, 0.05), np.full(30, 0.04)])
-    assert not few.any()
-    assert many.all()
+def test_a_single_core_has_no_distance_and_keeps_every_round() -> None:
+    assert np.concatenate(undisturbed_rounds([[None] * 40, [None] * 40])).all()
