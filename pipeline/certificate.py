@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.models.base import Score
 from pipeline.run_folder import write_json
 from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, speedup_interval, undisturbed_rounds
+from profilers.statistics import Interval, Quiet, speedup_interval, undisturbed_rounds
 from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo
 
@@ -57,9 +57,9 @@ class SpeedupEvidence:
     """The measured speedup, and the same measurement of the dense network against itself.
 
     Args:
-        speedup: over the rounds in which the cores were near each other.
+        speedup: over the rounds in which the machine was quiet.
         speedup_all_rounds: over every round.
-        disturbed_fraction: of the rounds, those in which the cores were apart.
+        disturbed_fraction: of the rounds, those with the cores apart or the dense network slow.
         is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
     """
 
@@ -94,11 +94,15 @@ def measure_speedup(
     protocol: Protocol,
     *,
     seed: int,
+    quiet: Quiet | None = None,
     on_process: Callable[[int, int], None] | None = None,
 ) -> SpeedupEvidence:
     """Time both networks in turns in fresh processes, until the interval is narrow or the processes are used up.
 
     When to stop depends on the width alone, never on whether the claim would hold.
+
+    Args:
+        quiet: what is known of the undisturbed machine: it says which rounds count.
 
     Raises:
         RuntimeMissingError: a network does not run.
@@ -112,11 +116,11 @@ def measure_speedup(
         processes.append(samples)
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        quiet = quiet_processes(processes, protocol.fewest_rounds, bench.nearest.seconds)
-        enough = len(quiet) >= max(protocol.processes, 2)
+        counted = quiet_processes(processes, protocol.fewest_rounds, quiet)
+        enough = len(counted) >= max(protocol.processes, 2)
         last = len(processes) >= protocol.most_processes
         if enough or last:
-            evidence = _evidence(processes, quiet, fraction, protocol)
+            evidence = _evidence(processes, counted, fraction, protocol)
             if last or evidence.speedup.half_width <= protocol.half_width:
                 return evidence
 
@@ -133,18 +137,18 @@ def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, f
 
 
 def quiet_processes(
-    processes: Sequence[ProcessSamples], fewest_rounds: int, nearest_s: float | None
+    processes: Sequence[ProcessSamples], fewest_rounds: int, quiet: Quiet | None = None
 ) -> list[ProcessSamples]:
     """The undisturbed rounds of every process that has enough of them."""
-    quiet = []
-    undisturbed = undisturbed_rounds([p.distance_s for p in processes], nearest_s)
+    found = []
+    undisturbed = undisturbed_rounds([p.baseline_s for p in processes], [p.distance_s for p in processes], quiet)
     for process, keep in zip(processes, undisturbed, strict=True):
         if keep.sum() >= min(fewest_rounds, len(keep)):
             baseline, compressed = (
                 tuple(np.asarray(column)[keep].tolist()) for column in (process.baseline_s, process.compressed_s)
             )
-            quiet.append(replace(process, baseline_s=baseline, compressed_s=compressed))
-    return quiet
+            found.append(replace(process, baseline_s=baseline, compressed_s=compressed))
+    return found
 
 
 def _evidence(

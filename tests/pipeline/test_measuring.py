@@ -3,6 +3,7 @@
 import numpy as np
 
 from pipeline.measuring import trust, undisturbed
+from profilers.statistics import Quiet
 
 NEAR_S, FAR_S = 0.2e-6, 0.6e-6
 
@@ -14,7 +15,7 @@ def test_samples_of_rounds_with_the_cores_apart_are_left_out() -> None:
         "distance_s": [NEAR_S] * 20 + [FAR_S] * 20,
     }
 
-    samples, reference = undisturbed(row, None)
+    samples, reference = undisturbed(row, Quiet())
 
     assert samples.tolist() == [0.0045] * 20
     assert reference.tolist() == [0.0041] * 20
@@ -23,7 +24,7 @@ def test_samples_of_rounds_with_the_cores_apart_are_left_out() -> None:
 def test_where_the_cores_were_apart_all_the_time_every_sample_counts() -> None:
     row = {"samples_s": [0.0058] * 20, "reference_s": [0.0055] * 20, "distance_s": [FAR_S] * 20}
 
-    assert len(undisturbed(row, NEAR_S)[0]) == 20
+    assert len(undisturbed(row, Quiet(NEAR_S))[0]) == 20
 
 
 def test_the_more_a_measurement_scatters_the_less_it_is_trusted() -> None:
