@@ -1,14 +1,16 @@
 """ResNet-20 on CIFAR-10, DeepSparse at batch 64: accuracy against certified speedup, SPDY and plain allocators.
 
-    SPDY_DATA=... python -m benchmarks.resnet20 [--speedups 2,2.5,3] [--epochs 6] [--runs runs/bench]
+    SPDY_DATA=... python -m benchmarks.resnet20 [--speedups 2,2.5,3,4] [--epochs 6] [--runs runs/bench]
 
 For every requested speedup one run of the pipeline: a certificate for SPDY's plan, and uniform and global magnitude
 brought to the same measured latency by the same closed loop, all with the same database and correction. With --epochs,
-once more for 3x with gradual pruning. The result is written after every run; finished runs are not repeated.
+once more for 3x with gradual pruning, by every allocator. The result is written after every run; finished runs are not
+repeated, and each takes over the database and the measurements of the one before.
 """
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +42,31 @@ def main() -> None:
     parser.add_argument("--epochs-at", type=float, default=3.0)
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
-    points = [(float(text), 0) for text in arguments.speedups.split(",") if text]
+    points = [(float(text), 0, "spdy") for text in arguments.speedups.split(",") if text]
     if arguments.epochs:
-        points.append((arguments.epochs_at, arguments.epochs))
-    for speedup, epochs in points:
-        config = resnet20(speedup, epochs=epochs, compare=not epochs)
-        folder = arguments.runs / f"resnet20-{speedup:g}x-{epochs}"
+        points += [(arguments.epochs_at, arguments.epochs, name) for name in ("spdy", "uniform", "global-magnitude")]
+    before: Path | None = None
+    for speedup, epochs, allocator in points:
+        config = resnet20(speedup, epochs=epochs, allocator=allocator, compare=not epochs)
+        folder = arguments.runs / f"resnet20-{speedup:g}x-{epochs}-{allocator}"
+        if before and not folder.exists():
+            take_over(before, folder)
+        before = folder
         outcome = run_pipeline(config, folder)
-        row = collect(folder, outcome, epochs)
+        row = collect(folder, outcome, epochs) | {"allocator": allocator}
         print(json.dumps({key: row.get(key) for key in ("requested_speedup", "measured_speedup", "status", "plans")}))
         keep(row, host_facts(open_run(config, folder)))
+
+
+def take_over(before: Path, folder: Path) -> None:
+    """Start a run folder with what does not depend on the speedup."""
+    folder.mkdir(parents=True)
+    for name in ("database", "measurements.jsonl"):
+        source = before / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        elif source.exists():
+            shutil.copy2(source, folder / name)
 
 
 def collect(folder: Path, outcome: dict[str, Any], epochs: int) -> dict[str, Any]:
