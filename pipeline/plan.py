@@ -37,32 +37,6 @@ def save_plan(
         coefficients: [units] sensitivities that the search learned.
         seconds: that the search took.
     """
-    table = found.table
-    rows = []
-    for row, (unit, index) in enumerate(zip(units, found.choice, strict=True)):
-        level = levels[index]
-        rows.append(
-            {
-                "name": unit.name,
-                "kind": unit.kind,
-                "shape": list(unit.shape),
-                "parameters": unit.parameters,
-                "prunable": unit.prunable,
-                "level": {"family": level.family, "amount": level.amount, "precision": level.precision},
-                "dense_s": float(table.seconds[row, 0]) if unit.prunable else None,
-                "seconds": float(table.seconds[row, index]) if unit.prunable else None,
-                "error": float(errors[row, index]),
-            }
-        )
-    rounds = [
-        {
-            "round": r.number + 1,
-            "loss": r.loss,
-            "predicted_speedup": r.predicted_speedup,
-            "measured_speedup": r.measured_speedup,
-        }
-        for r in found.rounds
-    ]
     write_json(
         path,
         {
@@ -74,11 +48,47 @@ def save_plan(
             "loss": found.loss,
             "choice": list(found.choice),
             "coefficients": None if coefficients is None else coefficients.tolist(),
-            "units": rows,
-            "rounds": rounds,
+            "units": _unit_rows(found, units, levels, errors),
+            "rounds": _round_rows(found),
             "search": {"evaluations": len(trace), "seconds": seconds, "trace": [list(row) for row in trace]},
         },
     )
+
+
+def _unit_rows(
+    found: LoopResult, units: Sequence[Unit], levels: Sequence[Level], errors: NDArray[np.float64]
+) -> list[dict[str, Any]]:
+    seconds = found.table.seconds
+    return [
+        {
+            "name": unit.name,
+            "kind": unit.kind,
+            "shape": list(unit.shape),
+            "parameters": unit.parameters,
+            "prunable": unit.prunable,
+            "level": {
+                "family": levels[index].family,
+                "amount": levels[index].amount,
+                "precision": levels[index].precision,
+            },
+            "dense_s": float(seconds[row, 0]) if unit.prunable else None,
+            "seconds": float(seconds[row, index]) if unit.prunable else None,
+            "error": float(errors[row, index]),
+        }
+        for row, (unit, index) in enumerate(zip(units, found.choice, strict=True))
+    ]
+
+
+def _round_rows(found: LoopResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "round": turn.number + 1,
+            "loss": turn.loss,
+            "predicted_speedup": turn.predicted_speedup,
+            "measured_speedup": turn.measured_speedup,
+        }
+        for turn in found.rounds
+    ]
 
 
 def load_plan(path: Path, units: Sequence[Unit]) -> tuple[dict[str, Level], dict[str, Any]]:
