@@ -59,6 +59,8 @@ class SpeedupEvidence:
     Args:
         speedup: over the rounds in which the machine was quiet.
         speedup_all_rounds: over every round.
+        processes: every sample.
+        counted: those of the rounds that count.
         disturbed_fraction: of the rounds, those with the cores apart or the dense network slow.
         is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
     """
@@ -67,6 +69,7 @@ class SpeedupEvidence:
     speedup_all_rounds: Interval
     null: Interval
     processes: tuple[ProcessSamples, ...]
+    counted: tuple[ProcessSamples, ...]
     disturbed_fraction: float
     is_disturbed: bool
     supported_fraction: float | None
@@ -78,13 +81,13 @@ class SpeedupEvidence:
 
     @property
     def baseline_s(self) -> float:
-        """Median latency of the dense network over all processes."""
-        return float(np.median(np.concatenate([p.baseline_s for p in self.processes])))
+        """Median latency of the dense network over the rounds that count."""
+        return float(np.median(np.concatenate([p.baseline_s for p in self.counted])))
 
     @property
     def compressed_s(self) -> float:
-        """Median latency of the compressed network over all processes."""
-        return float(np.median(np.concatenate([p.compressed_s for p in self.processes])))
+        """Median latency of the compressed network over the rounds that count."""
+        return float(np.median(np.concatenate([p.compressed_s for p in self.counted])))
 
 
 def measure_speedup(
@@ -167,6 +170,7 @@ def _evidence(
             [p.null_baseline_s for p in counted], [p.null_s for p in counted], confidence=protocol.confidence
         ),
         tuple(processes),
+        tuple(counted),
         1 - sum(len(p.baseline_s) for p in quiet) / sum(len(p.baseline_s) for p in processes),
         is_disturbed,
         supported_fraction,
