@@ -149,9 +149,9 @@ class Run:
         np.savez(path, self.calibration_inputs[rows])
         return path
 
-    @property
+    @cached_property
     def bench(self) -> Bench:
-        """Where this run measures."""
+        """Where this run measures; it remembers how near each other the cores can be."""
         assert self.runtime is not None, "the probe stage chooses the runtime"
         return Bench(self.runtime, replace(self.target, runtime=self.runtime.name), self.bench_inputs)
 
