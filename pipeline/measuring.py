@@ -107,12 +107,12 @@ class PlanBench:
 
     def _dense_over_reference(self) -> float:
         """How many times longer the dense network takes than the reference plan, over all processes."""
-        pairs = [undisturbed(row, self._quiet()) for row in self._dense_rows()]
+        pairs = undisturbed(self._dense_rows(), self._quiet())
         return float(np.exp(np.mean([np.log(np.median(dense) / np.median(reference)) for dense, reference in pairs])))
 
     def quiet_dense(self) -> Quiet:
         """What measuring plans taught about the undisturbed machine, for those who time the dense network."""
-        dense_s = [undisturbed(row, self._quiet())[0] for row in self._dense_rows()]
+        dense_s = [dense_s for dense_s, _ in undisturbed(self._dense_rows(), self._quiet())]
         return Quiet(self._run.bench.nearest.seconds, float(np.quantile(np.concatenate(dense_s), 0.1)))
 
     def _quiet(self) -> Quiet:
@@ -179,7 +179,7 @@ class PlanBench:
         if row["error"]:
             self._run.reporter.warn(f"a plan could not be measured: {row['error']}")
             return None
-        samples, reference = undisturbed(row, self._quiet())
+        ((samples, reference),) = undisturbed([row], self._quiet())
         relative = float(np.median(samples) / np.median(reference)) / self._dense_over_reference()
         return PlanMeasurement(
             choice,
@@ -191,11 +191,16 @@ class PlanBench:
         )
 
 
-def undisturbed(row: Mapping[str, Any], quiet: Quiet) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Samples of the model and of the reference while the machine was quiet; all of them if it hardly ever was."""
-    samples, reference = np.asarray(row["samples_s"]), np.asarray(row["reference_s"])
-    (keep,) = undisturbed_rounds([reference], [row["distance_s"]], quiet)
-    return (samples[keep], reference[keep]) if keep.sum() >= FEWEST_ROUNDS else (samples, reference)
+Samples = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Seconds of a model and of the reference [rounds]."""
+
+
+def undisturbed(rows: Sequence[Mapping[str, Any]], quiet: Quiet) -> list[Samples]:
+    """Samples of the rows that were measured while the machine was quiet; all of every row if it hardly ever was."""
+    everything = [(np.asarray(row["samples_s"]), np.asarray(row["reference_s"])) for row in rows]
+    kept = undisturbed_rounds([reference for _, reference in everything], [row["distance_s"] for row in rows], quiet)
+    pairs = [(s[keep], r[keep]) for (s, r), keep in zip(everything, kept, strict=True) if keep.sum() >= FEWEST_ROUNDS]
+    return pairs or everything
 
 
 def trust(samples_s: NDArray[np.float64], reference_s: NDArray[np.float64]) -> float:

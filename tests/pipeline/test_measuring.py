@@ -15,7 +15,7 @@ def test_samples_of_rounds_with_the_cores_apart_are_left_out() -> None:
         "distance_s": [NEAR_S] * 20 + [FAR_S] * 20,
     }
 
-    samples, reference = undisturbed(row, Quiet())
+    ((samples, reference),) = undisturbed([row], Quiet())
 
     assert samples.tolist() == [0.0045] * 20
     assert reference.tolist() == [0.0041] * 20
@@ -24,7 +24,18 @@ def test_samples_of_rounds_with_the_cores_apart_are_left_out() -> None:
 def test_where_the_cores_were_apart_all_the_time_every_sample_counts() -> None:
     row = {"samples_s": [0.0058] * 20, "reference_s": [0.0055] * 20, "distance_s": [FAR_S] * 20}
 
-    assert len(undisturbed(row, Quiet(NEAR_S))[0]) == 20
+    ((samples, _),) = undisturbed([row], Quiet(NEAR_S))
+
+    assert len(samples) == 20
+
+
+def test_a_process_with_the_cores_apart_is_left_out_where_others_were_quiet() -> None:
+    near = {"samples_s": [0.020] * 20, "reference_s": [0.0045] * 20, "distance_s": [NEAR_S] * 20}
+    far = {"samples_s": [0.020] * 20, "reference_s": [0.0056] * 20, "distance_s": [FAR_S] * 20}
+
+    ((_, reference),) = undisturbed([near, far], Quiet())
+
+    assert reference.tolist() == [0.0045] * 20
 
 
 def test_the_more_a_measurement_scatters_the_less_it_is_trusted() -> None:
