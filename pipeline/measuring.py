@@ -50,8 +50,6 @@ class PlanBench:
         self._log = Log(run.folder.file("measurements.jsonl"), key)
         for row in self._log.values():
             run.bench.nearest.saw(row["distance_s"])
-        rows = [row["reference_s"] for row in self._log.values() if row["reference_s"]]
-        self._references_s = [float(np.quantile(reference_s, 0.2)) for reference_s in rows]
 
     def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
         """A function that measures plans for the latency table; ``on_plan`` hears how many are done in all."""
@@ -116,8 +114,8 @@ class PlanBench:
         return Quiet(self._run.bench.nearest.seconds, float(np.quantile(np.concatenate(dense_s), 0.1)))
 
     def _quiet(self) -> Quiet:
-        """The same by the reference plan: it is as fast as the fastest tenth of all measurements saw it."""
-        return Quiet(self._run.bench.nearest.seconds, float(np.quantile(self._references_s, 0.1)))
+        """The same for plans; how fast the reference is depends on the network that it takes turns with."""
+        return Quiet(self._run.bench.nearest.seconds)
 
     def _dense_count(self) -> int:
         return sum(1 for number in range(len(self._log)) if f"dense:{number}" in self._log)
@@ -150,10 +148,9 @@ class PlanBench:
                 chosen = [groups[index] for index in left]
                 measured = self._run.bench.measure(reference, chosen, seed=seed + 1000 * attempt, effort=effort)
                 for index, (result,) in zip(left, measured, strict=True):
-                    self._references_s += [_quiet_s(result)] if not result.error else []
                     if index == len(results):
                         results.append(result)
-                    elif _quiet_s(result) < _quiet_s(results[index]):
+                    elif self._quiet_rounds(result) > self._quiet_rounds(results[index]):
                         results[index] = result
                 left = [index for index, result in enumerate(results) if self._is_disturbed(result)]
                 if not left:
@@ -161,10 +158,13 @@ class PlanBench:
         return results
 
     def _is_disturbed(self, measured: Measurement) -> bool:
+        return self._quiet_rounds(measured) < min(FEWEST_ROUNDS, len(measured.samples_s))  # never a failed one
+
+    def _quiet_rounds(self, measured: Measurement) -> int:
         if measured.error:
-            return False
+            return 0
         (keep,) = undisturbed_rounds([measured.reference_s], [measured.distance_s], self._quiet())
-        return bool(keep.sum() < min(FEWEST_ROUNDS, len(keep)))
+        return int(keep.sum())
 
     @property
     def _reference(self) -> Choice:
@@ -209,11 +209,6 @@ def trust(samples_s: NDArray[np.float64], reference_s: NDArray[np.float64]) -> f
     deviation = 1.4826 * np.median(np.abs(log_ratios - np.median(log_ratios)))
     error = 1.2533 * deviation / np.sqrt(len(log_ratios))  # of a median
     return float(1 / (1 + (error / TABLE_ERROR) ** 2))
-
-
-def _quiet_s(measured: Measurement) -> float:
-    """Seconds of the reference in the quieter rounds of a measurement; of a failed one, more than any."""
-    return float(np.quantile(measured.reference_s, 0.2)) if measured.reference_s else float("inf")
 
 
 def mask_digest(mask: NDArray[np.bool_]) -> str:
