@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.models.base import Score
 from pipeline.run_folder import write_json
 from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, Quiet, speedup_interval, undisturbed_rounds
+from profilers.statistics import Interval, speedup_interval, undisturbed_rounds
 from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo
 
@@ -23,6 +23,9 @@ EXIT_CODES = {CERTIFIED: 0, MISSED: 3, INCONCLUSIVE: 6}
 class Protocol:
     """How much is measured for a certificate.
 
+    Many short processes: where a process happens to have its memory changes a network's latency by several percent,
+    much more than rounds of one process differ.
+
     Args:
         processes: fresh worker processes, at least.
         most_processes: and at most, while the interval is wider than ``half_width``.
@@ -30,12 +33,12 @@ class Protocol:
         fewest_rounds: undisturbed rounds that a process needs to count.
     """
 
-    processes: int = 6
-    most_processes: int = 20
-    half_width: float = 0.006
-    fewest_rounds: int = 12
+    processes: int = 8
+    most_processes: int = 40
+    half_width: float = 0.01
+    fewest_rounds: int = 5
     confidence: float = 0.95
-    effort: Effort = field(default_factory=lambda: Effort(warmups=5, rounds=30, seconds=4.0))
+    effort: Effort = field(default_factory=lambda: Effort(warmups=3, rounds=10, seconds=2.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,11 @@ class SpeedupEvidence:
     """The measured speedup, and the same measurement of the dense network against itself.
 
     Args:
-        speedup: over the rounds in which the machine was quiet.
+        speedup: over the rounds in which the cores were near each other.
         speedup_all_rounds: over every round.
         processes: every sample.
         counted: those of the rounds that count.
-        disturbed_fraction: of the rounds, those with the cores apart or the dense network slow.
+        disturbed_fraction: of the rounds, those in which the cores were apart.
         is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
     """
 
@@ -97,15 +100,11 @@ def measure_speedup(
     protocol: Protocol,
     *,
     seed: int,
-    quiet: Quiet | None = None,
     on_process: Callable[[int, int], None] | None = None,
 ) -> SpeedupEvidence:
     """Time both networks in turns in fresh processes, until the interval is narrow or the processes are used up.
 
     When to stop depends on the width alone, never on whether the claim would hold.
-
-    Args:
-        quiet: what is known of the undisturbed machine: it says which rounds count.
 
     Raises:
         RuntimeMissingError: a network does not run.
@@ -119,7 +118,7 @@ def measure_speedup(
         processes.append(samples)
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        counted = quiet_processes(processes, protocol.fewest_rounds, quiet)
+        counted = quiet_processes(processes, protocol.fewest_rounds, bench.nearest.seconds)
         enough = len(counted) >= max(protocol.processes, 2)
         last = len(processes) >= protocol.most_processes
         if enough or last:
@@ -140,11 +139,11 @@ def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, f
 
 
 def quiet_processes(
-    processes: Sequence[ProcessSamples], fewest_rounds: int, quiet: Quiet | None = None
+    processes: Sequence[ProcessSamples], fewest_rounds: int, nearest_s: float | None = None
 ) -> list[ProcessSamples]:
     """The undisturbed rounds of every process that has enough of them."""
     found = []
-    undisturbed = undisturbed_rounds([p.baseline_s for p in processes], [p.distance_s for p in processes], quiet)
+    undisturbed = undisturbed_rounds([p.distance_s for p in processes], nearest_s)
     for process, keep in zip(processes, undisturbed, strict=True):
         if keep.sum() >= min(fewest_rounds, len(keep)):
             baseline, compressed = (

@@ -36,6 +36,7 @@ def certify_network(run: Run) -> Certificate:
         RuntimeMissingError: a network does not run on the runtime.
     """
     protocol = Protocol()
+    PlanBench(run)  # tells the bench how near each other the cores can be
     model = run.folder.file("model.onnx")
     with run.reporter.task("certifying", protocol.most_processes) as task:
         evidence = measure_speedup(
@@ -44,7 +45,6 @@ def certify_network(run: Run) -> Certificate:
             model,
             protocol,
             seed=run.config.seed,
-            quiet=PlanBench(run).quiet_dense(),
             on_process=lambda done, total: task.update(done, total=total),
         )
     if evidence.supported_fraction is not None and evidence.supported_fraction < SMALL_FRACTION:

@@ -1,7 +1,8 @@
 """Plans become files, files become measurements, and every measurement is kept the moment it is there."""
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,20 @@ from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans
-from profilers.statistics import Quiet, undisturbed_rounds
+from profilers.statistics import undisturbed_rounds
 from targets.errors import RuntimeMissingError
 
 PLANS_A_WORKER = 8
-DENSE_PROCESSES = 4
+DENSE_PROCESSES = 8
+CHECK_PROCESSES = 10
 REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
 PROFILE = Effort(warmups=2, rounds=30, seconds=1.5)
-CHECK = Effort(warmups=3, rounds=40, seconds=3.0)
+CHECK = Effort(warmups=3, rounds=10, seconds=2.0)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
 RETRIES = 2
-FEWEST_ROUNDS = 8
+FEWEST_ROUNDS = 5
 """Undisturbed samples with which the others are left out."""
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -36,7 +38,7 @@ class PlanBench:
 
     The reference is a uniform plan, not the dense network: neighbours slow dense and sparse networks by unlike factors,
     but two sparse ones nearly alike. How much slower dense is than the reference is measured on its
-    own, over several processes (docs/decisions/0012).
+    own, over several processes (docs/decisions/0012). A solved plan is timed against dense, as a certificate does it.
 
     The log in the run folder belongs to one host, runtime and network.
 
@@ -46,7 +48,7 @@ class PlanBench:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        key = digest("plans, by a reference plan", run.host_key, run.model_key, [level.key for level in run.levels])
+        key = digest("plans, many processes", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file("measurements.jsonl"), key)
         for row in self._log.values():
             run.bench.nearest.saw(row["distance_s"])
@@ -61,7 +63,7 @@ class PlanBench:
             for start in range(0, len(choices), PLANS_A_WORKER):
                 chunk = choices[start : start + PLANS_A_WORKER]
                 self._measure_missing(chunk)
-                results += [self._recall(_name(choice), choice, kind) for choice in chunk]
+                results += [self._recall([_name(choice)], choice, kind) for choice in chunk]
                 done += len(chunk)
                 on_plan(done)
             return results
@@ -69,22 +71,21 @@ class PlanBench:
         return measure
 
     def solved(self, choice: Choice, masks: Masks, nearby: Sequence[Choice]) -> list[PlanMeasurement]:
-        """A solved plan with the zeros that it will ship with, in two processes, then its neighbours."""
+        """A solved plan with the zeros that it will ship with, as a certificate measures it, then its neighbours."""
         name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
-        if name not in self._log:
-            with self._folder() as folder:
-                path = Path(folder, "solved.onnx")
-                self._run.patcher.write_masks(masks, path)
-                samples = []
-                for seed in (0, 1):
-                    groups = [[Candidate("solved plan", path)], [self._run.dense_candidate]]
-                    solved, dense = self._measure(groups, CHECK, seed)
-                    samples.append(solved)
-                    self._add_dense(dense)
-            self._log.add(name, _pooled(samples))
+        names = [f"{process}:{name}" for process in range(CHECK_PROCESSES)]
+        with self._folder() as folder:
+            path = Path(folder, "solved.onnx")
+            self._run.patcher.write_masks(masks, path)
+            for seed, row_name in enumerate(names):
+                if row_name not in self._log:
+                    (measured,) = self._measure(
+                        self._run.dense_candidate, [[Candidate("solved plan", path)]], CHECK, seed
+                    )
+                    self._log.add(row_name, _row(measured))
         self._measure_missing(nearby)
-        found = [self._recall(name, choice, "solved", SOLVED_WEIGHT)]
-        found += [self._recall(_name(near), near, "neighbour", NEIGHBOUR_WEIGHT) for near in nearby]
+        found = [self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)]
+        found += [self._recall([_name(near)], near, "neighbour", NEIGHBOUR_WEIGHT) for near in nearby]
         return [plan for plan in found if plan is not None]
 
     def dense_s(self) -> float:
@@ -92,102 +93,92 @@ class PlanBench:
         return float(np.median(np.concatenate([row["samples_s"] for row in self._dense_rows()])))
 
     def _dense_rows(self) -> list[Mapping[str, Any]]:
-        """Measurements of the dense network against the reference, one a process."""
-        missing = DENSE_PROCESSES - self._dense_count()
-        for seed in range(missing):
-            (measured,) = self._measure([[self._run.dense_candidate]], CHECK, seed)
-            self._add_dense(measured)
-        rows = [self._log[f"dense:{number}"] for number in range(self._dense_count())]
+        """Measurements of the dense network against the reference plan, one a process."""
+        with self._reference_file() as reference:
+            for process in range(DENSE_PROCESSES):
+                if f"{process}:dense" not in self._log:
+                    (measured,) = self._measure(reference, [[self._run.dense_candidate]], CHECK, process)
+                    self._log.add(f"{process}:dense", _row(measured))
+        rows = [self._log[f"{process}:dense"] for process in range(DENSE_PROCESSES)]
         good = [row for row in rows if not row["error"]]
         if not good:
             raise RuntimeMissingError(f"The dense network failed every time it was timed: {rows[0]['error']}")
         return good
 
-    def _dense_over_reference(self) -> float:
-        """How many times longer the dense network takes than the reference plan, over all processes."""
-        pairs = undisturbed(self._dense_rows(), self._quiet())
-        return float(np.exp(np.mean([np.log(np.median(dense) / np.median(reference)) for dense, reference in pairs])))
-
-    def quiet_dense(self) -> Quiet:
-        """What measuring plans taught about the undisturbed machine, for those who time the dense network."""
-        dense_s = [dense_s for dense_s, _ in undisturbed(self._dense_rows(), self._quiet())]
-        return Quiet(self._run.bench.nearest.seconds, float(np.quantile(np.concatenate(dense_s), 0.1)))
-
-    def _quiet(self) -> Quiet:
-        """The same for plans; how fast the reference is depends on the network that it takes turns with."""
-        return Quiet(self._run.bench.nearest.seconds)
-
-    def _dense_count(self) -> int:
-        return sum(1 for number in range(len(self._log)) if f"dense:{number}" in self._log)
-
-    def _add_dense(self, measured: Measurement) -> None:
-        self._log.add(f"dense:{self._dense_count()}", _row(measured))
-
     def _measure_missing(self, choices: Sequence[Choice]) -> None:
         missing = [choice for choice in dict.fromkeys(choices) if _name(choice) not in self._log]
         if not missing:
             return
-        with self._folder() as folder:
+        with self._folder() as folder, self._reference_file() as reference:
             groups = []
             for number, choice in enumerate(missing):
                 path = Path(folder, f"{number}.onnx")
                 self._run.patcher.write(self._run.plan_of(choice), path)
                 groups.append([Candidate(f"plan {number}", path)])
-            for choice, measured in zip(missing, self._measure(groups, PROFILE, len(self._log)), strict=True):
+            for choice, measured in zip(
+                missing, self._measure(reference, groups, PROFILE, len(self._log)), strict=True
+            ):
                 self._log.add(_name(choice), _row(measured))
 
-    def _measure(self, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int) -> list[Measurement]:
-        """Measure every group's first member, and once or twice more those that the machine was disturbed during."""
-        with self._folder() as folder:
-            path = Path(folder, "reference.onnx")
-            self._run.patcher.write(self._run.plan_of(self._reference), path)
-            reference = Candidate("reference plan", path)
-            results: list[Measurement] = []
-            left = list(range(len(groups)))
-            for attempt in range(1 + RETRIES):
-                chosen = [groups[index] for index in left]
-                measured = self._run.bench.measure(reference, chosen, seed=seed + 1000 * attempt, effort=effort)
-                for index, (result,) in zip(left, measured, strict=True):
-                    if index == len(results):
-                        results.append(result)
-                    elif self._quiet_rounds(result) > self._quiet_rounds(results[index]):
-                        results[index] = result
-                left = [index for index, result in enumerate(results) if self._is_disturbed(result)]
-                if not left:
-                    break
+    def _measure(
+        self, reference: Candidate, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int
+    ) -> list[Measurement]:
+        """Measure every group's first member, and once or twice more those with the cores apart."""
+        results: list[Measurement] = []
+        left = list(range(len(groups)))
+        for attempt in range(1 + RETRIES):
+            chosen = [groups[index] for index in left]
+            measured = self._run.bench.measure(reference, chosen, seed=seed + 1000 * attempt, effort=effort)
+            for index, (result,) in zip(left, measured, strict=True):
+                if index == len(results):
+                    results.append(result)
+                elif self._quiet_rounds(result) > self._quiet_rounds(results[index]):
+                    results[index] = result
+            left = [index for index, result in enumerate(results) if self._is_disturbed(result)]
+            if not left:
+                break
         return results
 
     def _is_disturbed(self, measured: Measurement) -> bool:
         return self._quiet_rounds(measured) < min(FEWEST_ROUNDS, len(measured.samples_s))  # never a failed one
 
     def _quiet_rounds(self, measured: Measurement) -> int:
-        if measured.error:
-            return 0
-        (keep,) = undisturbed_rounds([measured.reference_s], [measured.distance_s], self._quiet())
+        (keep,) = undisturbed_rounds([measured.distance_s], self._run.bench.nearest.seconds)
         return int(keep.sum())
 
-    @property
-    def _reference(self) -> Choice:
+    @contextmanager
+    def _reference_file(self) -> Iterator[Candidate]:
+        """A uniform plan's file, while it is needed."""
         level = int(np.argmin([abs(level.amount - REFERENCE_SPARSITY) for level in self._run.levels]))
-        return tuple(level if unit.prunable else 0 for unit in self._run.units)
+        choice = tuple(level if unit.prunable else 0 for unit in self._run.units)
+        with self._folder() as folder:
+            path = Path(folder, "reference.onnx")
+            self._run.patcher.write(self._run.plan_of(choice), path)
+            yield Candidate("reference plan", path)
 
     def _folder(self) -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-")
 
-    def _recall(self, name: str, choice: Choice, kind: str, weight: float = 1.0) -> PlanMeasurement | None:
-        row = self._log[name]
-        if row["error"]:
-            self._run.reporter.warn(f"a plan could not be measured: {row['error']}")
+    def _recall(
+        self, names: Sequence[str], choice: Choice, kind: str, weight: float = 1.0, reference: float | None = None
+    ) -> PlanMeasurement | None:
+        """What rows of the log say of a plan; ``reference`` is their reference's latency over the dense network's."""
+        rows = [self._log[name] for name in names]
+        good = [row for row in rows if not row["error"]]
+        if not good:
+            self._run.reporter.warn(f"a plan could not be measured: {rows[0]['error']}")
             return None
-        ((samples, reference),) = undisturbed([row], self._quiet())
-        relative = float(np.median(samples) / np.median(reference)) / self._dense_over_reference()
+        nearest_s = self._run.bench.nearest.seconds
+        if reference is None:
+            reference = 1 / ratio(undisturbed(self._dense_rows(), nearest_s))
+        pairs = undisturbed(good, nearest_s)
         return PlanMeasurement(
             choice,
-            relative,
-            weight * trust(samples, reference),
+            ratio(pairs) * reference,
+            weight * float(np.mean([trust(*pair) for pair in pairs])),
             kind,
-            tuple(row["samples_s"]),
-            tuple(row["reference_s"]),
+            tuple(s for row in good for s in row["samples_s"]),
+            tuple(s for row in good for s in row["reference_s"]),
         )
 
 
@@ -195,12 +186,17 @@ Samples = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Seconds of a model and of the reference [rounds]."""
 
 
-def undisturbed(rows: Sequence[Mapping[str, Any]], quiet: Quiet) -> list[Samples]:
-    """Samples of the rows that were measured while the machine was quiet; all of every row if it hardly ever was."""
+def undisturbed(rows: Sequence[Mapping[str, Any]], nearest_s: float | None) -> list[Samples]:
+    """Samples of the rounds with the cores near each other, a pair a process; all of them if hardly any was."""
     everything = [(np.asarray(row["samples_s"]), np.asarray(row["reference_s"])) for row in rows]
-    kept = undisturbed_rounds([reference for _, reference in everything], [row["distance_s"] for row in rows], quiet)
+    kept = undisturbed_rounds([row["distance_s"] for row in rows], nearest_s)
     pairs = [(s[keep], r[keep]) for (s, r), keep in zip(everything, kept, strict=True) if keep.sum() >= FEWEST_ROUNDS]
     return pairs or everything
+
+
+def ratio(pairs: Sequence[Samples]) -> float:
+    """Latency of a model over the reference's: the geometric mean over processes of the ratio of medians."""
+    return float(np.exp(np.mean([np.log(np.median(samples) / np.median(reference)) for samples, reference in pairs])))
 
 
 def trust(samples_s: NDArray[np.float64], reference_s: NDArray[np.float64]) -> float:
@@ -222,13 +218,3 @@ def _name(choice: Choice) -> str:
 
 def _row(measured: Measurement) -> dict[str, Any]:
     return {name: getattr(measured, name) for name in ("samples_s", "reference_s", "distance_s", "error")}
-
-
-def _pooled(measured: Sequence[Measurement]) -> dict[str, Any]:
-    """Samples of several processes in one row; one that failed makes the row an error."""
-    return {
-        "samples_s": [s for m in measured for s in m.samples_s],
-        "reference_s": [s for m in measured for s in m.reference_s],
-        "distance_s": [s for m in measured for s in m.distance_s],
-        "error": next((m.error for m in measured if m.error), None),
-    }

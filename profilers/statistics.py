@@ -24,57 +24,25 @@ class Interval:
 
 APART = 1.6
 """Cores are apart where a round trip between them takes this multiple of the shortest one seen."""
-DISTURBED = 1.05
-"""Neighbours use the machine where the baseline runs this much slower than in its quiet tenth."""
-WINDOW = 9
-"""Rounds whose median says how slow the baseline was around one of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quiet:
-    """What is known of the undisturbed machine.
-
-    Args:
-        distance_s: round trip of a cache line between the cores when they are as near as they can be.
-        baseline_s: latency of the baseline then.
-    """
-
-    distance_s: float | None = None
-    baseline_s: float | None = None
 
 
 def undisturbed_rounds(
-    baseline_s: Sequence[ArrayLike], distance_s: Sequence[Sequence[float | None]], quiet: Quiet | None = None
+    distance_s: Sequence[Sequence[float | None]], nearest_s: float | None = None
 ) -> list[NDArray[np.bool_]]:
-    """Rounds with the cores near each other and the baseline as fast as on the quiet machine, for every process.
+    """Rounds in which the cores were as near to each other as they can be, for every process.
 
-    Turns cancel what slows both models by one factor. Cores that a hypervisor has moved apart, or neighbours that use
-    up the memory's bandwidth, cost both about the same *time*, and the faster model the larger share of its own. The
-    distance and the baseline decide alone, so that no round is left out for its ratio.
+    Turns cancel what slows both models by one factor. Cores that a hypervisor has moved apart cost both the same
+    *time*, and the faster model the larger share of its own. The distance decides alone, so that no round is left out
+    for its ratio.
 
     Args:
-        baseline_s: [rounds] seconds of the baseline a process.
         distance_s: [rounds] seconds of a round trip between the cores a process; None for a single core.
-        quiet: what is known already; these samples may know better.
+        nearest_s: the shortest one known; these may know a shorter one.
     """
-    quiet = quiet or Quiet()
-    local = [_local_medians(np.asarray(samples, np.float64)) for samples in baseline_s]
     distances = [np.array([np.nan if s is None else s for s in process], np.float64) for process in distance_s]
     known = [float(s) for process in distances for s in process if not np.isnan(s)]
-    near_s = APART * min([*known, quiet.distance_s or np.inf], default=np.inf)
-    near = [~(process > near_s) for process in distances]
-    fast = [medians[keep] for medians, keep in zip(local, near, strict=True) if keep.any()]
-    quiet_s = [float(np.quantile(np.concatenate(fast), 0.1))] if fast else []
-    limit_s = DISTURBED * min([*quiet_s, quiet.baseline_s or np.inf], default=np.inf)
-    return [keep & (medians <= limit_s) for medians, keep in zip(local, near, strict=True)]
-
-
-def _local_medians(samples_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    if len(samples_s) <= WINDOW:
-        return np.full(len(samples_s), np.median(samples_s))
-    padded = np.pad(samples_s, WINDOW // 2, mode="reflect")
-    medians: NDArray[np.float64] = np.median(np.lib.stride_tricks.sliding_window_view(padded, WINDOW), axis=1)
-    return medians
+    limit_s = APART * min([*known, nearest_s or np.inf], default=np.inf)
+    return [~(process > limit_s) for process in distances]
 
 
 def speedup_interval(

@@ -3,7 +3,6 @@
 import numpy as np
 
 from pipeline.measuring import trust, undisturbed
-from profilers.statistics import Quiet
 
 NEAR_S, FAR_S = 0.2e-6, 0.6e-6
 
@@ -15,7 +14,7 @@ def test_samples_of_rounds_with_the_cores_apart_are_left_out() -> None:
         "distance_s": [NEAR_S] * 20 + [FAR_S] * 20,
     }
 
-    ((samples, reference),) = undisturbed([row], Quiet())
+    ((samples, reference),) = undisturbed([row], None)
 
     assert samples.tolist() == [0.0045] * 20
     assert reference.tolist() == [0.0041] * 20
@@ -24,7 +23,7 @@ def test_samples_of_rounds_with_the_cores_apart_are_left_out() -> None:
 def test_where_the_cores_were_apart_all_the_time_every_sample_counts() -> None:
     row = {"samples_s": [0.0058] * 20, "reference_s": [0.0055] * 20, "distance_s": [FAR_S] * 20}
 
-    ((samples, _),) = undisturbed([row], Quiet(NEAR_S))
+    ((samples, _),) = undisturbed([row], NEAR_S)
 
     assert len(samples) == 20
 
@@ -33,7 +32,7 @@ def test_a_process_with_the_cores_apart_is_left_out_where_others_were_quiet() ->
     near = {"samples_s": [0.020] * 20, "reference_s": [0.0045] * 20, "distance_s": [NEAR_S] * 20}
     far = {"samples_s": [0.020] * 20, "reference_s": [0.0056] * 20, "distance_s": [FAR_S] * 20}
 
-    ((_, reference),) = undisturbed([near, far], Quiet())
+    ((_, reference),) = undisturbed([near, far], None)
 
     assert reference.tolist() == [0.0045] * 20
 
