@@ -5,7 +5,7 @@
 For every requested speedup one run of the pipeline: a certificate for SPDY's plan, and uniform and global magnitude
 brought to the same measured latency by the same closed loop, all with the same database and correction. With --epochs,
 once more for 3x with gradual pruning, by every allocator. The result is written after every run; finished runs are not
-repeated, and each takes over the database and the measurements of the one before.
+repeated, and a new one takes over the database and the measurements of the last.
 """
 
 import argparse
@@ -40,33 +40,30 @@ def main() -> None:
     parser.add_argument("--speedups", default="2,2.5,3,4")
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--epochs-at", type=float, default=3.0)
+    parser.add_argument("--allocators", default="spdy,uniform,global-magnitude", help="with --epochs")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
     points = [(float(text), 0, "spdy") for text in arguments.speedups.split(",") if text]
     if arguments.epochs:
-        points += [(arguments.epochs_at, arguments.epochs, name) for name in ("spdy", "uniform", "global-magnitude")]
-    before: Path | None = None
+        points += [(arguments.epochs_at, arguments.epochs, name) for name in arguments.allocators.split(",")]
     for speedup, epochs, allocator in points:
         config = resnet20(speedup, epochs=epochs, allocator=allocator, compare=not epochs)
         folder = arguments.runs / f"resnet20-{speedup:g}x-{epochs}-{allocator}"
-        if before and not folder.exists():
-            take_over(before, folder)
-        before = folder
+        if not folder.exists():
+            take_over(arguments.runs, folder)
         outcome = run_pipeline(config, folder)
         row = collect(folder, outcome, epochs) | {"allocator": allocator}
         print(json.dumps({key: row.get(key) for key in ("requested_speedup", "measured_speedup", "status", "plans")}))
         keep(row, host_facts(open_run(config, folder)))
 
 
-def take_over(before: Path, folder: Path) -> None:
-    """Start a run folder with what does not depend on the speedup."""
+def take_over(runs: Path, folder: Path) -> None:
+    """Start a run folder with what does not depend on the speedup, from the last run if there is one."""
     folder.mkdir(parents=True)
-    for name in ("database", "measurements.jsonl"):
-        source = before / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name)
-        elif source.exists():
-            shutil.copy2(source, folder / name)
+    earlier = sorted(runs.glob("resnet20-*/measurements.jsonl"), key=lambda path: path.stat().st_mtime)
+    if earlier:
+        shutil.copy2(earlier[-1], folder)
+        shutil.copytree(earlier[-1].parent / "database", folder / "database")
 
 
 def collect(folder: Path, outcome: dict[str, Any], epochs: int) -> dict[str, Any]:
