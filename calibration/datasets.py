@@ -7,15 +7,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.pictures import Normalisation
+from calibration.pictures import Normalisation, Preprocessing
 
 
 class Split(Protocol):
-    """Samples that can be drawn by index, decoded when they are asked for."""
+    """Samples that can be drawn by index, decoded when they are asked for.
+
+    ``preprocessing`` says how a new image becomes such an input; None where inputs are no images.
+    """
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64]
     input_shape: tuple[int, ...]
+    preprocessing: Preprocessing | None
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.pictures import Normalisation, random_crop
+from calibration.pictures import Normalisation, Preprocessing, random_crop
 
 DIGITS = Normalisation((0.3053,), (0.3760,), scale=16.0)
 """Mean and spread of all digits."""
@@ -27,6 +27,7 @@ class DigitSplit:
         self.labels = labels
         self._pictures = pictures
         self._normalisation = normalisation
+        self.preprocessing: Preprocessing | None = Preprocessing("L", (8, 8), normalisation.mean, normalisation.std)
 
     def __len__(self) -> int:
         """Number of samples."""

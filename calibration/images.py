@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.errors import DataError
-from calibration.pictures import IMAGES, Geometry, LargePictures, Normalisation, Picture, SmallPictures
+from calibration.pictures import (
+    IMAGES,
+    Geometry,
+    LargePictures,
+    Normalisation,
+    Picture,
+    Preprocessing,
+    SmallPictures,
+)
 from calibration.sources import Source, open_source
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
@@ -58,6 +66,9 @@ class ImageSplit:
         self.classes = index.classes
         self.labels = index.labels
         self.input_shape: tuple[int, ...] = (3, *geometry.input_size)
+        self.preprocessing: Preprocessing | None = Preprocessing(
+            "RGB", geometry.input_size, normalisation.mean, normalisation.std, geometry.shorter_side
+        )
         self._source = source
         self._members = index.members
         self._geometry = geometry

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,10 @@ class Geometry(Protocol):
     def input_size(self) -> tuple[int, int]:
         """Height and width that the network sees, in pixels."""
 
+    @property
+    def shorter_side(self) -> int | None:
+        """Pixels that the shorter side is resized to before the middle is cut out; None where nothing is cut."""
+
     def keep(self, image: Image.Image) -> Picture:
         """What is remembered of a decoded image.
 
@@ -87,6 +91,10 @@ class SmallPictures:
     """
 
     input_size: tuple[int, int]
+
+    @property
+    def shorter_side(self) -> None:
+        """None: the whole picture is seen."""
 
     def keep(self, image: Image.Image) -> Picture:
         """The whole image, which must have the data set's size."""
@@ -146,3 +154,39 @@ class LargePictures:
         box = (int(left), int(top), int(left) + crop_width, int(top) + crop_height)
         resized = Image.fromarray(picture).resize(self.input_size[::-1], Image.Resampling.BILINEAR, box=box)
         return np.asarray(resized)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How any image becomes an input of a trained network: plain data that is kept beside the network.
+
+    Args:
+        mode: colours, as Pillow names them: ``RGB`` or ``L``.
+        size: height and width that the network sees, in pixels.
+        mean: of every channel, pixels being between 0 and 1.
+        std: the same.
+        shorter_side: as a `Geometry` has it; where it is None, the whole image is resized to ``size``.
+    """
+
+    mode: str
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shorter_side: int | None = None
+
+    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
+        """One image as the network sees it, [channels, height, width]; the same as for evaluation."""
+        coloured = image.convert(self.mode)
+        if self.shorter_side:
+            large = LargePictures(self.shorter_side, self.size)
+            pictures = large.plain([large.keep(coloured)])
+        else:
+            pictures = np.asarray(coloured.resize(self.size[::-1], Image.Resampling.BILINEAR))[None]
+        (inputs,) = Normalisation(self.mean, self.std)(pictures.reshape(1, *self.size, -1))
+        return inputs  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """From plain data, lists in the place of tuples."""
+        height, width = data["size"]
+        return cls(data["mode"], (height, width), tuple(data["mean"]), tuple(data["std"]), data["shorter_side"])

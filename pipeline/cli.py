@@ -13,6 +13,8 @@ import click
 from rich.table import Table
 
 from calibration.errors import DataError
+from pipeline.commands.config import config_command
+from pipeline.commands.predict import predict
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
@@ -278,3 +280,7 @@ def verify(bundle: Path) -> None:
 
     manifest = check_bundle(bundle)
     Reporter().say(f"{bundle}: {len(manifest['files'])} files, all as certified ({manifest['status']}).")
+
+
+cli.add_command(predict)
+cli.add_command(config_command)

@@ -18,7 +18,10 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: str = Field("auto", description="preset (intel, amd, auto) or a target's TOML file")
-    speedup: float = Field(description="requested speedup over the dense model on the same target, > 1")
+    speedup: float = Field(
+        description="requested speedup over the dense model on the same target, > 1",
+        json_schema_extra={"exclusiveMinimum": 1},
+    )
     model: str | None = Field(None, description="NAME[:VARIANT], see `pipeline models list`; default: resnet:digits")
     weights: Path | None = Field(None, description="trained weights (.safetensors, .pt, .pth)")
     data: Path | None = Field(None, description="folder or zip with train/<class>/ and test/<class>/ images")

@@ -28,6 +28,8 @@ from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from pipeline.searching import Searcher, solve_in_loop
+from pipeline.serving.describe import describe_serving
+from pipeline.serving.record import NAME as SERVING
 from pipeline.setup import open_folder
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability, probe
@@ -239,15 +241,17 @@ def report_stage(run: Run) -> None:
         check_bundle(bundle)
     certificate = read_json(folder.file("certificate.json"))
     names = ["model.onnx", "dense.onnx", "openvino/model.xml", "openvino/model.bin", "plan.json", "certificate.json"]
-    names += ["golden.safetensors", "parity.json", "report.html", "report.md", "report.json"]
+    names += ["golden.safetensors", "parity.json", "report.html", "report.md", "report.json", SERVING]
+    serving = describe_serving(run).to_json()
 
     def work() -> None:
+        write_json(folder.file(SERVING), serving)
         write_reports(folder.path, folder.path)
         details = {key: certificate[key] for key in ("status", "proxy", "versions", "licence_note")}
         write_bundle(bundle, {name: folder.file(name) for name in names}, details)
 
     inputs = [*names[:8], "comparison.json", "correction.json", "training.json", "latency_table_corrected.json"]
-    key = digest("report", [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()])
+    key = digest("report", serving, [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()])
     folder.stage("report", key, ["report.html", "bundle/manifest.json"], work)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from calibration.datasets import load_splits
+from pipeline import load_bundle
 from pipeline.bundle import check_bundle
 from targets import environments
 from targets.errors import ArtifactError
@@ -99,6 +101,19 @@ def test_the_bundle_is_whole_and_its_golden_outputs_are_those_of_onnxruntime(
     session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
     outputs = session.run(None, {session.get_inputs()[0].name: golden["inputs"]})[0]
     np.testing.assert_allclose(outputs, golden["outputs"], rtol=1e-3, atol=1e-3)
+
+
+def test_the_bundle_loads_in_one_line_and_says_what_it_said_when_it_was_made(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    bundle = finished[0] / "bundle"
+    golden, data = load_file(bundle / "golden.safetensors"), load_splits(None).test
+    with load_bundle(bundle) as model:
+        assert model.runtime == "deepsparse"
+        np.testing.assert_allclose(model(golden["inputs"]), golden["outputs"], rtol=1e-5, atol=1e-5)
+        scores = model.classify(model(data.inputs(np.arange(len(data)))))
+    hits = [row[0].name == data.classes[label] for row, label in zip(scores, data.labels, strict=True)]
+    assert np.mean(hits) == pytest.approx(finished[1]["accuracy"]["compressed"], abs=0.005)
 
 
 def test_every_layer_has_the_zeros_of_the_plan(finished: tuple[Path, dict[str, Any]]) -> None:

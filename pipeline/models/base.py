@@ -65,6 +65,8 @@ class ModelAdapter(Protocol):
 
     name: str
     metric: str
+    family: str
+    """What the outputs mean to a program that serves the network, see `pipeline.serving.record`."""
 
     def load(self, weights: Path | None, data: Splits) -> nn.Module:
         """The dense network in eval mode, with ``weights`` or, for embedded models, trained on the spot and cached."""

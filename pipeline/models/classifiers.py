@@ -13,6 +13,7 @@ from pipeline.models.base import Predict, Score, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights
 from pipeline.models.resnet import VARIANTS, ResidualBlock, Variant
 from pipeline.models.tracing import trace_units
+from pipeline.serving.record import CLASSIFIER
 from targets.errors import ConfigError
 
 DISTILLATION_TEMPERATURE = 4.0
@@ -24,6 +25,7 @@ class ResNetAdapter:
     """A residual network as the pipeline sees it; implements `pipeline.models.base.ModelAdapter`."""
 
     metric = "top-1 accuracy"
+    family = CLASSIFIER
 
     def __init__(self, variant: Variant) -> None:
         self.name = variant.name

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from calibration.datasets import load_splits
+from calibration.digits import DIGITS
 from calibration.pictures import Normalisation
 
 
@@ -43,3 +45,12 @@ def test_augmentation_shifts_by_at_most_one_pixel_and_is_seeded():
 def test_splits_are_the_same_every_time():
     first, second = load_splits(None).train, load_splits(None).train
     assert [first.digest(i) for i in range(20)] == [second.digest(i) for i in range(20)]
+
+
+def test_a_digit_saved_as_an_image_is_preprocessed_to_the_same_input():
+    split = load_splits(None).test
+    normalised = split.inputs(np.arange(4))
+    pixels = (normalised[:, 0] * DIGITS.std[0] + DIGITS.mean[0]) * 255
+    for index in range(4):
+        image = Image.fromarray(pixels[index].round().astype(np.uint8))
+        np.testing.assert_allclose(split.preprocessing(image), normalised[index], atol=0.006)

@@ -1,5 +1,7 @@
+import json
 import shutil
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 from calibration.datasets import load_splits
 from calibration.errors import DataError
 from calibration.images import ImageSplit, Index
-from calibration.pictures import IMAGES, LargePictures, SmallPictures
+from calibration.pictures import IMAGES, LargePictures, Preprocessing, SmallPictures
 from calibration.sources import FolderSource
 
 
@@ -182,3 +184,15 @@ def test_small_image_of_another_size_when_it_is_decoded(make_images):
     Image.new("RGB", (9, 10)).save(root / "train/dog/004.png")
     with pytest.raises(DataError, match=r"train/dog/004\.png is 10x9 pixels where the others are 10x12"):
         load_splits(root).train.inputs(np.arange(10))
+
+
+@pytest.mark.parametrize("sizes", [((12, 10),), ((300, 80), (90, 100))], ids=["small", "large"])
+def test_preprocessing_makes_of_a_file_what_evaluation_sees(make_images, sizes):
+    root = make_images(sizes=sizes)
+    split = load_splits(root).test
+    said = json.loads(json.dumps(asdict(split.preprocessing)))
+    preprocess = Preprocessing.from_json(said)
+    assert preprocess == split.preprocessing
+    for index, path in enumerate(sorted((root / "test/cat").iterdir())):
+        np.testing.assert_array_equal(preprocess(Image.open(path)), split.inputs(np.array([index]))[0])
+    assert preprocess(Image.new("L", (40, 300))).shape == split.input_shape

@@ -1,0 +1,38 @@
+"""A small bundle that is made by hand: a network of three layers with everything that serving needs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from calibration.pictures import Preprocessing
+from pipeline.bundle import write_bundle
+from pipeline.export import export_openvino_ir
+from pipeline.run_folder import write_json
+from pipeline.serving.record import ServingRecord, TensorSpec
+from tests.targets.test_runtimes import BATCH, make_weights, write_model
+
+CLASSES = tuple("abcdefghij")
+RECORD = ServingRecord(
+    model="tiny:1",
+    family="classifier",
+    input=TensorSpec("x", (BATCH, 3, 16, 16), "float32"),
+    output=TensorSpec("y", (BATCH, 10), "float32"),
+    runtime="onnxruntime",
+    precision="fp32",
+    threads=1,
+    batch_size=BATCH,
+    preprocessing=Preprocessing("RGB", (16, 16), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)),
+    classes=CLASSES,
+)
+
+
+def make_bundle(folder: Path, **changes: Any) -> Path:
+    """A bundle in ``folder``/bundle whose serving record has some fields changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_model(folder / "model.onnx", make_weights(), BATCH)
+    export_openvino_ir(folder / "model.onnx", folder / "openvino" / "model.xml")
+    write_json(folder / "serving.json", replace(RECORD, **changes).to_json())
+    write_json(folder / "certificate.json", {"schema": 1, "status": "certified", "measured_speedup": 2.0})
+    names = ("model.onnx", "openvino/model.xml", "openvino/model.bin", "serving.json", "certificate.json")
+    write_bundle(folder / "bundle", {name: folder / name for name in names}, {"status": "certified"})
+    return folder / "bundle"
