@@ -65,6 +65,8 @@ class ModelAdapter(Protocol):
 
     name: str
     metric: str
+    task: str
+    """What the network does, in Hugging Face's words, such as ``image-classification``."""
 
     def load(self, weights: Path | None, data: Splits) -> nn.Module:
         """The dense network in eval mode, with ``weights`` or, for embedded models, trained on the spot and cached."""

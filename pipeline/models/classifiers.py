@@ -24,6 +24,7 @@ class ResNetAdapter:
     """A residual network as the pipeline sees it; implements `pipeline.models.base.ModelAdapter`."""
 
     metric = "top-1 accuracy"
+    task = "image-classification"
 
     def __init__(self, variant: Variant) -> None:
         self.name = variant.name
