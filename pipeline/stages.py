@@ -28,7 +28,7 @@ from pipeline.plan import coefficients_of, load_plan, save_plan
 from pipeline.provenance.model_card import write_model_card
 from pipeline.provenance.record import provenance
 from pipeline.provenance.sbom import write_sbom
-from pipeline.provenance.signing import load_private_key, read_signature, sign_bundle
+from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.recovery import recover
 from pipeline.run_folder import digest, file_digest, read_json, write_json
@@ -264,11 +264,13 @@ def report_stage(run: Run) -> None:
 
 
 def _sign(run: Run, bundle: Path) -> None:
-    """Sign with the key that the environment names, unless the bundle is signed already."""
+    """Sign with the key that the environment names, unless that key has signed already."""
     name = os.environ.get(SIGNING_KEY_VARIABLE)
-    if name and read_signature(bundle) is None:
-        signature = sign_bundle(bundle, load_private_key(Path(name)))
-        run.reporter.say(f"signed with {signature.fingerprint}")
+    if not name:
+        return
+    key, found = load_private_key(Path(name)), read_signature(bundle)
+    if found is None or found.fingerprint != fingerprint(key.public_key()):
+        run.reporter.say(f"signed by {sign_bundle(bundle, key).fingerprint}")
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

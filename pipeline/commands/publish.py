@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.commands.options import as_json_option, public_key_option, timeout_option
 from pipeline.console import Reporter
+
+if TYPE_CHECKING:
+    from pipeline.publishing.publish import Layout
 
 
 @click.command()
@@ -25,7 +29,7 @@ from pipeline.console import Reporter
 def publish(
     bundle: Path,
     destination: str,
-    layout: str | None,
+    layout: "Layout | None",
     why: str | None,
     overwrite: bool,
     public_key: Path | None,
@@ -48,7 +52,7 @@ def publish(
 
     reporter = Reporter()
     with reporter.task("uploading", 1) as task:
-        options = Options(layout, overwrite, timeout_s, lambda done, total, name: task.update(done, name, total))  # type: ignore[arg-type]
+        options = Options(layout, overwrite, timeout_s, lambda done, total, name: task.update(done, name, total))
         published = publish_bundle(bundle, destination, public_key=public_key, why=why, options=options)
     if published.forced:
         reporter.warn(f"forced: {published.forced}")

@@ -58,9 +58,15 @@ def admit(bundle: Path, public_key: Path | None, why: str | None) -> Admission:
     if problems and why is None:
         text, code = problems[0]
         raise RefusedError(f"{text}\nIt is not published. To publish it all the same, say why: --force WHY", code)
-    against = "; ".join(text.partition("\n")[0] for text, _ in problems)
+    against = "; ".join(_without_folders(text.partition("\n")[0], bundle, public_key) for text, _ in problems)
     forced = f"{why} (against: {against})" if problems else None
     return Admission(facts, file_digest(bundle / "manifest.json"), read_signature(bundle), forced)
+
+
+def _without_folders(text: str, bundle: Path, public_key: Path | None) -> str:
+    """For a record that others read."""
+    text = text.replace(f"bundle {bundle} ", "bundle ")
+    return text.replace(str(public_key), public_key.name) if public_key else text
 
 
 def _facts(bundle: Path, certificate: Any) -> dict[str, str]:

@@ -81,13 +81,13 @@ def _scheme(destination: str) -> str:
     return scheme
 
 
-def annotations_of(bundle: Path, admission: Admission) -> dict[str, str]:
+def annotations_of(admission: Admission) -> dict[str, str]:
     """What a registry shows of a bundle without anyone fetching it."""
     ours = dict(admission.facts) | {"manifest_sha256": admission.manifest_sha256}
     if admission.signature:
         ours["signed_by"] = admission.signature.fingerprint
     if admission.forced:
-        ours["forced"] = admission.forced.replace(str(bundle), bundle.name)
+        ours["forced"] = admission.forced
     return {
         "org.opencontainers.image.created": _now(),
         "org.opencontainers.image.description": f"a network that is {admission.facts['measured_speedup']}x as fast as "
@@ -102,7 +102,7 @@ def _to_oci(bundle: Path, reference: Reference, admission: Admission, options: O
     digest = publish_to_oci(
         bundle,
         reference,
-        annotations_of(bundle, admission),
+        annotations_of(admission),
         overwrite=options.overwrite,
         timeout_s=options.timeout_s,
         on_file=options.on_file,

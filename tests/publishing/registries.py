@@ -90,6 +90,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, answer: Callable[[BaseHTTPRequestHandler], Answer]) -> None:
         self.requests: list[tuple[str, str, str | None]] = []
+        self.bodies: list[bytes] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -97,7 +98,7 @@ class Server(ThreadingHTTPServer):
 
             def _answer(self) -> None:
                 outer.requests.append((self.command, self.path, self.headers["Authorization"]))
-                self.rfile.read(int(self.headers["Content-Length"] or 0))
+                outer.bodies.append(self.rfile.read(int(self.headers["Content-Length"] or 0)))
                 code, headers, body = answer(self)
                 self.send_response(code)
                 for name, value in ({"Content-Length": str(len(body))} | headers).items():

@@ -262,6 +262,27 @@ def test_a_password_goes_to_no_other_host(
         assert [header for _, _, header in elsewhere.requests] == [None]
 
 
+def test_a_login_that_expires_during_an_upload_is_renewed_with_the_whole_file(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login(monkeypatch)
+    refusals = ["once"]
+
+    def answer(request: BaseHTTPRequestHandler) -> Answer:
+        if request.command == "HEAD":
+            return 404, {}, b""
+        if request.command == "POST":
+            return 202, {"Location": "/v2/upload"}, b""
+        if len(server.bodies[-1]) > 1_000_000 and refusals:
+            refusals.clear()
+            return 401, {"WWW-Authenticate": 'Basic realm="here"'}, b""
+        return 201, {}, b""
+
+    with serve(answer) as server:
+        publish_to_oci(bundle, at(server.host, "v1"), NOTES)
+        assert server.bodies.count((bundle / "model.onnx").read_bytes()) == 2
+
+
 @pytest.mark.parametrize("name", ["../escaped", "/tmp/escaped", "a/../../escaped", "", "a\\b", 7])
 def test_files_that_would_lie_outside_are_refused(tmp_path: Path, name: object) -> None:
     layer = {"digest": "sha256:1", "size": 1, "annotations": {"org.opencontainers.image.title": name}}

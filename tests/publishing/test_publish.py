@@ -51,7 +51,7 @@ def test_who_signed_matters_where_a_key_is_named(bundle: Path, tmp_path: Path) -
     signature = sign_bundle(bundle, load_private_key(tmp_path / "key"))
     admission = admit(bundle, public, "not needed")
     assert admission.forced is None
-    assert annotations_of(bundle, admission)["spdy-edge.signed_by"] == signature.fingerprint
+    assert annotations_of(admission)["spdy-edge.signed_by"] == signature.fingerprint
     with pytest.raises(RefusedError, match="another key") as caught:
         admit(bundle, other, None)
     assert caught.value.exit_code == 5
@@ -71,10 +71,10 @@ def test_a_reason_must_say_something(bundle: Path) -> None:
 
 def test_annotations_say_what_was_certified_and_no_path(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, "missed")
-    annotations = annotations_of(bundle, admit(bundle, None, "canary"))
+    annotations = annotations_of(admit(bundle, make_key(tmp_path / "release.key"), "canary"))
     assert annotations["spdy-edge.speedup_interval"] == "3.003 to 3.049"
     assert annotations["spdy-edge.host"] == "Intel Xeon 8488C"
-    assert annotations["spdy-edge.forced"].startswith("canary")
+    assert annotations["spdy-edge.forced"].startswith("canary (against: The bundle is not signed, and release.key.pub")
     assert str(tmp_path) not in json.dumps(annotations)
     assert all(isinstance(value, str) for value in annotations.values())
 
