@@ -10,6 +10,8 @@ from targets.errors import ArtifactError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+SIGNATURE = "signature.json"
+"""Over the manifest's bytes, so that it is the one file that the manifest cannot list."""
 
 
 def write_bundle(bundle: Path, files: Mapping[str, Path], details: Mapping[str, Any]) -> None:
@@ -40,16 +42,14 @@ def write_bundle(bundle: Path, files: Mapping[str, Path], details: Mapping[str, 
 
 
 def check_bundle(bundle: Path) -> dict[str, Any]:
-    """The manifest of a bundle whose every file is as it was written.
+    """The manifest of a bundle whose every file is as it was written; its signature is another's matter.
 
     Raises:
         ArtifactError: no manifest, another version's, or a file that is missing, changed or was added.
     """
-    manifest: dict[str, Any] = read_json(bundle / MANIFEST)
-    if manifest.get("schema") != SCHEMA:
-        raise ArtifactError(f"{bundle} has a manifest of schema {manifest.get('schema')}; this version reads {SCHEMA}.")
+    manifest = read_manifest(bundle)
     files: dict[str, Any] = manifest["files"]
-    present = {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file()} - {MANIFEST}
+    present = {str(p.relative_to(bundle)) for p in bundle.rglob("*") if p.is_file()} - {MANIFEST, SIGNATURE}
     problems = [f"{name} is missing" for name in sorted(files.keys() - present)]
     problems += [f"{name} was added" for name in sorted(present - files.keys())]
     problems += [
@@ -62,4 +62,17 @@ def check_bundle(bundle: Path) -> dict[str, Any]:
             f"The bundle {bundle} is not what was certified: {'; '.join(problems)}.\n"
             "Get it again from where it was published, or run the pipeline again."
         )
+    return manifest
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """The manifest of a bundle, whether its files are as it says or not.
+
+    Raises:
+        ArtifactError: there is none, or another version's.
+    """
+    manifest = read_json(bundle / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else None
+        raise ArtifactError(f"{bundle} has a manifest of schema {found}; this version reads {SCHEMA}.")
     return manifest

@@ -14,7 +14,11 @@ from rich.table import Table
 
 from calibration.errors import DataError
 from pipeline.commands.config import config_command
+from pipeline.commands.fetch import fetch
 from pipeline.commands.predict import predict
+from pipeline.commands.publish import publish
+from pipeline.commands.sign import keygen, sign
+from pipeline.commands.verify import verify
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
@@ -272,15 +276,10 @@ def tell(run: "Run", result: dict[str, Any]) -> None:
         )
 
 
-@cli.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-def verify(bundle: Path) -> None:
-    """Check that every file of a bundle is as it was certified (exit 5 if not)."""
-    from pipeline.bundle import check_bundle
-
-    manifest = check_bundle(bundle)
-    Reporter().say(f"{bundle}: {len(manifest['files'])} files, all as certified ({manifest['status']}).")
-
-
 cli.add_command(predict)
 cli.add_command(config_command)
+cli.add_command(verify)
+cli.add_command(sign)
+cli.add_command(keygen)
+cli.add_command(publish)
+cli.add_command(fetch)

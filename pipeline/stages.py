@@ -3,9 +3,11 @@
 Every stage reads what earlier ones wrote into the run folder and writes its own file there; `execute` runs them.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,11 @@ from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_i
 from pipeline.measuring import PlanBench
 from pipeline.parity import check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
+from pipeline.provenance.model_card import write_model_card
+from pipeline.provenance.record import provenance
+from pipeline.provenance.sbom import write_sbom
+from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
+from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.recovery import recover
 from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
@@ -235,7 +242,7 @@ def compare_stage(run: Run) -> None:
 
 
 def report_stage(run: Run) -> None:
-    """Everything → report.html, report.md, report.json, and the bundle."""
+    """Everything → report.html, report.md, report.json, and the bundle, signed where a key is configured."""
     folder, bundle = run.folder, run.folder.file("bundle")
     if bundle.exists():
         check_bundle(bundle)
@@ -247,12 +254,27 @@ def report_stage(run: Run) -> None:
     def work() -> None:
         write_json(folder.file(SERVING), serving)
         write_reports(folder.path, folder.path)
+        origin = provenance(run)
+        write_sbom(folder.file("sbom.cdx.json"), folder.file("model.onnx"), certificate, origin)
+        write_model_card(folder.file("model_card.md"), certificate, origin)
         details = {key: certificate[key] for key in ("status", "proxy", "versions", "licence_note")}
-        write_bundle(bundle, {name: folder.file(name) for name in names}, details)
+        files = {name: folder.file(name) for name in (*names, "sbom.cdx.json")}
+        write_bundle(bundle, files | {"README.md": folder.file("model_card.md")}, details | {"provenance": origin})
 
     inputs = [*names[:8], "comparison.json", "correction.json", "training.json", "latency_table_corrected.json"]
     key = digest("report", serving, [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()])
-    folder.stage("report", key, ["report.html", "bundle/manifest.json"], work)
+    folder.stage("report", key, ["report.html", "bundle/manifest.json", "bundle/sbom.cdx.json"], work)
+    _sign(run, bundle)
+
+
+def _sign(run: Run, bundle: Path) -> None:
+    """Sign with the key that the environment names, unless that key has signed already."""
+    name = os.environ.get(SIGNING_KEY_VARIABLE)
+    if not name:
+        return
+    key, found = load_private_key(Path(name)), read_signature(bundle)
+    if found is None or found.fingerprint != fingerprint(key.public_key()):
+        run.reporter.say(f"signed by {sign_bundle(bundle, key).fingerprint}")
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
@@ -277,6 +299,8 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     """
     if last != "probe":
         run.check_inputs()
+    if last == "report" and (key := os.environ.get(SIGNING_KEY_VARIABLE)):
+        load_private_key(Path(key))  # a wrong key shows now, not after the work
     open_folder(run)
     if again:
         run.folder.forget(last)

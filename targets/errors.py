@@ -36,3 +36,9 @@ class RuntimeMissingError(UserError):
     """A runtime or its environment is missing or does not work here."""
 
     exit_code = 7
+
+
+class UnreachableError(UserError):
+    """A server does not answer, breaks off or cannot take what it is sent."""
+
+    exit_code = 7

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from calibration.datasets import load_splits
 from pipeline import load_bundle
 from pipeline.bundle import check_bundle
+from pipeline.run_folder import file_digest, read_json
 from targets import environments
 from targets.errors import ArtifactError
 from tests.command import pipeline, start
@@ -97,6 +98,11 @@ def test_the_bundle_is_whole_and_its_golden_outputs_are_those_of_onnxruntime(
     bundle = finished[0] / "bundle"
     manifest = check_bundle(bundle)
     assert {"model.onnx", "dense.onnx", "openvino/model.xml", "plan.json", "report.html"} <= manifest["files"].keys()
+    assert {"sbom.cdx.json", "README.md"} <= manifest["files"].keys()
+    origin = manifest["provenance"]
+    assert origin["weights"]["compressed_sha256"] == file_digest(finished[0] / "checkpoint.safetensors")
+    assert origin["data"]["calibration_sha256"] == read_json(finished[0] / "calibration.json")["sha256"]
+    assert origin["configuration"]["settings"]["speedup"] == 2.5
     golden = load_file(bundle / "golden.safetensors")
     session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
     outputs = session.run(None, {session.get_inputs()[0].name: golden["inputs"]})[0]
@@ -114,6 +120,19 @@ def test_the_bundle_loads_in_one_line_and_says_what_it_said_when_it_was_made(
         scores = model.classify(model(data.inputs(np.arange(len(data)))))
     hits = [row[0].name == data.classes[label] for row, label in zip(scores, data.labels, strict=True)]
     assert np.mean(hits) == pytest.approx(finished[1]["accuracy"]["compressed"], abs=0.005)
+
+
+def test_a_finished_run_is_signed_once_a_key_is_named(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder = finished[0]
+    keys = {name: str(folder.parent / name) for name in ("first.key", "second.key")}
+    for name, path in keys.items():
+        assert pipeline("keygen", name, cwd=folder.parent).returncode == 0
+        pipeline("report", folder, cwd=folder.parent, environment={"SPDY_EDGE_SIGNING_KEY": path})
+        assert pipeline("verify", folder / "bundle", "--public-key", path + ".pub", cwd=folder).returncode == 0
+    Path(keys["second.key"]).chmod(0o644)
+    result = pipeline("report", folder, cwd=folder, environment={"SPDY_EDGE_SIGNING_KEY": keys["second.key"]})
+    assert result.returncode == 2
+    assert "chmod 600" in result.stderr
 
 
 def test_every_layer_has_the_zeros_of_the_plan(finished: tuple[Path, dict[str, Any]]) -> None:

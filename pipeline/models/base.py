@@ -67,6 +67,8 @@ class ModelAdapter(Protocol):
     metric: str
     family: str
     """What the outputs mean to a program that serves the network, see `pipeline.serving.record`."""
+    task: str
+    """What the network does, in Hugging Face's words, such as ``image-classification``."""
 
     def load(self, weights: Path | None, data: Splits) -> nn.Module:
         """The dense network in eval mode, with ``weights`` or, for embedded models, trained on the spot and cached."""

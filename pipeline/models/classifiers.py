@@ -26,6 +26,7 @@ class ResNetAdapter:
 
     metric = "top-1 accuracy"
     family = CLASSIFIER
+    task = "image-classification"
 
     def __init__(self, variant: Variant) -> None:
         self.name = variant.name

@@ -1,0 +1,4 @@
+"""Environment variables that name keys."""
+
+SIGNING_KEY_VARIABLE = "SPDY_EDGE_SIGNING_KEY"
+PUBLIC_KEY_VARIABLE = "SPDY_EDGE_PUBLIC_KEY"
