@@ -3,16 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.models.base import Score
 from pipeline.run_folder import write_json
 from profilers.measure import Bench, Candidate, Effort, Measurement
 from profilers.statistics import Interval, Quiet, speedup_interval, undisturbed_rounds
 from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo
+
+if TYPE_CHECKING:
+    from pipeline.models.base import Score  # imports torch, which readers of certificates need not wait for
 
 SCHEMA = 1
 CERTIFIED, MISSED, INCONCLUSIVE = "certified", "missed", "inconclusive"
@@ -223,7 +225,7 @@ def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Pat
     return sorted(times, key=lambda time: time.latency_s)
 
 
-def accuracy_record(dense: Score, compressed: Score, *, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:
+def accuracy_record(dense: "Score", compressed: "Score", *, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:
     """Both scores, with a paired bootstrap interval of their difference over the samples."""
     difference = compressed.per_sample - dense.per_sample
     rng = np.random.default_rng(seed)
@@ -243,8 +245,13 @@ def accuracy_record(dense: Score, compressed: Score, *, seed: int = 0, confidenc
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The statement that ships. Seconds are medians; ratios are of runs taken in turns."""
+    """The statement that ships. Seconds are medians; ratios are of runs taken in turns.
 
+    Args:
+        created: when it was measured, in ISO 8601 with the time zone.
+    """
+
+    created: str
     status: str
     requested_speedup: float
     predicted_speedup: float

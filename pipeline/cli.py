@@ -13,6 +13,9 @@ import click
 from rich.table import Table
 
 from calibration.errors import DataError
+from pipeline.commands.diff import diff
+from pipeline.commands.gate import gate
+from pipeline.commands.history import history
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
@@ -278,3 +281,8 @@ def verify(bundle: Path) -> None:
 
     manifest = check_bundle(bundle)
     Reporter().say(f"{bundle}: {len(manifest['files'])} files, all as certified ({manifest['status']}).")
+
+
+cli.add_command(diff)
+cli.add_command(gate)
+cli.add_command(history)
