@@ -120,10 +120,9 @@ def _check(name: str, passed: bool, asked: str, found: str, code: int) -> Check:
 
 def _accuracy(release: Release, most: float) -> Check:
     accuracy = release.certificate.accuracy
-    found = (
-        f"{accuracy.metric} {formatting.percent(accuracy.compressed, 2)}, dense {formatting.percent(accuracy.dense, 2)}"
-    )
-    # Digits that binary fractions add, such as 1.0000000000000009 points, are nobody's loss.
+    scores = f"{number('fraction', accuracy.dense)} → {number('fraction', accuracy.compressed)}"
+    found = f"{accuracy.metric} {scores}, {formatting.points(accuracy.difference, 2)} points"
+    # Binary fractions make 1.0000000000000009 points of 1, which is nobody's loss.
     passed = round(-100 * accuracy.difference, 9) <= most
     return _check("accuracy", passed, f"at most {most:g} points lost", found, ACCURACY)
 

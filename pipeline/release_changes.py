@@ -243,7 +243,7 @@ def _conditions(release: Release) -> dict[str, str]:
 
 
 def number(kind: Kind, value: float, interval: tuple[float, float] | None = None) -> str:
-    """``3.02x (3.00–3.04)``, ``99.1% (98.2%–99.8%)``, ``0.610 ms`` or ``2.79 MB``."""
+    """``3.02x (3.00–3.04)``, ``99.11% (98.20%–99.80%)``, ``0.610 ms``, ``2.79 MB``."""
     match kind:
         case "ratio":
             text, bounds = formatting.speedup(value), formatting.interval(*interval) if interval else ""
