@@ -31,12 +31,13 @@ def history(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
     not say its time. Run folders that have no certificate yet are left out. Regressions are flagged only where
     intervals part.
     """
-    from pipeline.history import history_of, history_page
+    from pipeline.history import history_of
 
     reporter = Reporter()
     found = history_of(_certified(runs, reporter))
     if html:
         from pipeline.files import write_where_asked
+        from pipeline.history_page import history_page
         from reports.html import render_html
 
         write_where_asked(html, render_html(history_page(found)))
