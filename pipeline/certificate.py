@@ -248,8 +248,13 @@ def accuracy_record(dense: "Score", compressed: "Score", *, seed: int = 0, confi
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The statement that ships. Seconds are medians; ratios are of runs taken in turns."""
+    """The statement that ships. Seconds are medians; ratios are of runs taken in turns.
 
+    Args:
+        created: when it was measured, in ISO 8601 with the time zone.
+    """
+
+    created: str
     status: str
     requested_speedup: float
     predicted_speedup: float

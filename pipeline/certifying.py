@@ -1,6 +1,7 @@
 """Certify the exported network, and measure what a uniform plan would have given instead."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: 
     best = dense_times[0]
     runtime = run.bench.runtime
     return Certificate(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         status=verdict(config.speedup, speedup, evidence.noise_floor, evidence.is_disturbed),
         requested_speedup=config.speedup,
         predicted_speedup=plan["predicted_speedup"],

@@ -14,7 +14,10 @@ from rich.table import Table
 
 from calibration.errors import DataError
 from pipeline.commands.config import config_command
+from pipeline.commands.diff import diff
 from pipeline.commands.fetch import fetch
+from pipeline.commands.gate import gate
+from pipeline.commands.history import history
 from pipeline.commands.predict import predict
 from pipeline.commands.publish import publish
 from pipeline.commands.sign import keygen, sign
@@ -283,3 +286,6 @@ cli.add_command(sign)
 cli.add_command(keygen)
 cli.add_command(publish)
 cli.add_command(fetch)
+cli.add_command(diff)
+cli.add_command(gate)
+cli.add_command(history)

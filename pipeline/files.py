@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from targets.errors import ConfigError
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to a temporary name beside ``path`` and rename it; folders are made as needed."""
@@ -13,3 +15,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_where_asked(path: Path, text: str) -> None:
+    """Write ``text`` to a file that the user named.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path}: {error.strerror or error}. Name another file.") from None

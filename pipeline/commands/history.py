@@ -1,0 +1,77 @@
+"""`pipeline history`: latency, speedup and accuracy over releases."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.markup import escape
+from rich.table import Column, Table
+
+from pipeline.console import Reporter
+from targets.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.history import History
+    from pipeline.release import Release
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), help="also write a page with charts")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+def history(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
+    """Latency, speedup and accuracy over releases, and what changed in the plan.
+
+    \b
+    pipeline history runs/*
+    pipeline history releases/1.0 releases/1.1 releases/1.2 --html history.html
+
+    Takes run folders, bundles and certificates, by the time of their certificates, or in the order given where one does
+    not say its time. Run folders that have no certificate yet are left out. Regressions are flagged only where
+    intervals part.
+    """
+    from pipeline.history import history_of
+
+    reporter = Reporter()
+    found = history_of(_certified(runs, reporter))
+    if html:
+        from pipeline.files import write_where_asked
+        from pipeline.history_page import history_page
+        from reports.html import render_html
+
+        write_where_asked(html, render_html(history_page(found)))
+    _tell(found, reporter)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+
+
+def _certified(runs: tuple[Path, ...], reporter: Reporter) -> "list[Release]":
+    from pipeline.release import is_unfinished, read_release
+
+    releases = []
+    for path in runs:
+        if is_unfinished(path):
+            reporter.warn(f"{escape(str(path))} has no certificate yet and is left out")
+        else:
+            releases.append(read_release(path))
+    if not releases:
+        raise ConfigError("None of these runs has a certificate yet: `pipeline certify RUN_FOLDER` makes one.")
+    return releases
+
+
+def _tell(found: "History", reporter: Reporter) -> None:
+    from pipeline.history import change_texts, history_table
+
+    contents = history_table(found)
+    table = Table(*(Column(column.heading, overflow="fold") for column in contents.columns))
+    for row in contents.rows:
+        table.add_row(*map(escape, row))
+    reporter.table(table)
+    for change in found.changes:
+        for text in change_texts(change):
+            reporter.say(escape(text))
+    for regression in found.regressions:
+        reporter.warn(escape(f"regression: {regression}"))
+    if not found.regressions:
+        reporter.say("no regressions shown: no intervals part for the worse")

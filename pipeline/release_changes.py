@@ -1,0 +1,276 @@
+"""What changed from one release to another, and by how much; better or worse only where intervals part."""
+
+import math
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any, Literal
+
+from pipeline.release import Accuracy, Release
+from profilers.statistics import Interval
+from reports import formatting
+from targets.levels import Level
+
+Kind = Literal["ratio", "fraction", "seconds", "bytes"]
+Verdict = Literal["better", "worse", "not told apart", "not judged"]
+
+HELD_FOR = ("host", "runtime", "threads", "batch size", "baseline precision")
+"""A speedup holds for these; one that was measured for others is another figure."""
+UNITS_NAMED = 3
+"""Units whose change a line of text spells out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of both releases.
+
+    Args:
+        kind: what the numbers are; decides how they are written.
+        before_interval: (low, high) where the number has an interval.
+        verdict: ``better`` and ``worse`` say that the intervals part.
+        why: what kept it from being judged, or what the intervals are.
+    """
+
+    name: str
+    kind: Kind
+    before: float
+    after: float
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
+    verdict: Verdict = "not judged"
+    why: str = ""
+
+    @property
+    def texts(self) -> tuple[str, str, str]:
+        """Before, after and the change, for people."""
+        return (
+            number(self.kind, self.before, self.before_interval),
+            number(self.kind, self.after, self.after_interval),
+            _change(self.kind, self.before, self.after),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UnitChange:
+    """A unit whose level is another one; None where a release does not have the unit."""
+
+    name: str
+    before: Level | None
+    after: Level | None
+
+    @property
+    def by(self) -> float | None:
+        """How much more is removed of the unit, as a fraction."""
+        return self.after.amount - self.before.amount if self.before and self.after else None
+
+    @property
+    def text(self) -> str:
+        """``layer1.0.conv1 60.2% → 64.1%``."""
+        return f"{self.name} {level_text(self.before)} → {level_text(self.after)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Levels as their keys in files."""
+        before, after = (level and level.key for level in (self.before, self.after))
+        return {"name": self.name, "before": before, "after": after, "by": self.by}
+
+
+@dataclass(frozen=True, slots=True)
+class FactChange:
+    """A condition of the measurement that is another one."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Two releases beside each other; ``units`` is None where one has no plan."""
+
+    before: Release
+    after: Release
+    figures: tuple[Figure, ...]
+    units: tuple[UnitChange, ...] | None
+    facts: tuple[FactChange, ...]
+
+    @property
+    def plan_text(self) -> str:
+        """What changed in the plan, the largest changes by name."""
+        if self.units is None:
+            return "plan not known"
+        if not self.units:
+            return "the same plan"
+        largest = sorted(self.units, key=lambda unit: -abs(1.0 if unit.by is None else unit.by))
+        more = f", {len(largest) - UNITS_NAMED} more" if len(largest) > UNITS_NAMED else ""
+        return f"other levels: {', '.join(unit.text for unit in largest[:UNITS_NAMED])}{more}"
+
+    @property
+    def regressions(self) -> tuple[Figure, ...]:
+        """The figures whose intervals part for the worse."""
+        return tuple(figure for figure in self.figures if figure.verdict == "worse")
+
+    def figure(self, name: str) -> Figure:
+        """The figure of that name."""
+        return next(figure for figure in self.figures if figure.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, strings and numbers."""
+        return {
+            "before": self.before.name,
+            "after": self.after.name,
+            "figures": [asdict(figure) for figure in self.figures],
+            "units": None if self.units is None else [unit.to_json() for unit in self.units],
+            "facts": [asdict(fact) for fact in self.facts],
+            "regressions": [figure.name for figure in self.regressions],
+        }
+
+
+def compare(before: Release, after: Release) -> Changes:
+    """What changed from one release to the next."""
+    one, two = before.certificate, after.certificate
+    figures = (
+        _speedup(before, after),
+        _accuracy(before, after),
+        Figure("latency", "seconds", one.compressed.latency_s, two.compressed.latency_s),
+        Figure("dense latency", "seconds", one.baseline.latency_s, two.baseline.latency_s),
+        Figure("speedup over best dense", "ratio", one.speedup_over_best_dense, two.speedup_over_best_dense),
+        Figure("sparsity", "fraction", one.compressed.sparsity, two.compressed.sparsity),
+        Figure("model file", "bytes", one.file_bytes.compressed_onnx, two.file_bytes.compressed_onnx),
+    )
+    return Changes(before, after, figures, _units(before, after), tuple(_facts(before, after)))
+
+
+def judge(before: Interval, after: Interval) -> Verdict:
+    """Of a figure of which more is better: only intervals that part tell two releases apart."""
+    if after.low > before.high:
+        return "better"
+    return "worse" if after.high < before.low else "not told apart"
+
+
+def _speedup(before: Release, after: Release) -> Figure:
+    one, two = before.certificate, after.certificate
+    first, second = (Interval(c.measured_speedup, c.ci_low, c.ci_high, c.confidence) for c in (one, two))
+    obstacles = [f"{fact.name} {fact.before} → {fact.after}" for fact in _facts(before, after) if fact.name in HELD_FOR]
+    obstacles += [
+        f"{r.name} was measured on a disturbed machine" for r in (before, after) if r.certificate.is_disturbed
+    ]
+    return _figure("speedup", "ratio", first, second, ", ".join(obstacles), f"{one.confidence:.0%} intervals")
+
+
+def _accuracy(before: Release, after: Release) -> Figure:
+    one, two = before.certificate.accuracy, after.certificate.accuracy
+    paired = _same_dense(before, after)
+    first, second = (accuracy_interval(accuracy, paired) for accuracy in (one, two))
+    obstacle = ""
+    if (one.metric, one.n) != (two.metric, two.n):
+        obstacle = f"{one.metric} of {one.n} samples → {two.metric} of {two.n} samples"
+    told = "paired with the dense network of both" if paired else "unpaired: not from one dense network"
+    return _figure("accuracy", "fraction", first, second, obstacle, f"{one.confidence:.0%} intervals, {told}")
+
+
+def _figure(name: str, kind: Kind, before: Interval, after: Interval, obstacle: str, intervals: str) -> Figure:
+    return Figure(
+        name,
+        kind,
+        before.value,
+        after.value,
+        (before.low, before.high),
+        (after.low, after.high),
+        "not judged" if obstacle else judge(before, after),
+        obstacle or intervals,
+    )
+
+
+def _same_dense(before: Release, after: Release) -> bool:
+    """Whether both were compressed from one network and scored on the same samples, as far as files can tell."""
+    one, two = before.certificate.accuracy, after.certificate.accuracy
+    hashes = [release.files.get("dense.onnx") for release in (before, after)]
+    return None not in hashes and hashes[0] == hashes[1] and (one.dense, one.n) == (two.dense, two.n)
+
+
+def accuracy_interval(accuracy: Accuracy, paired: bool) -> Interval:
+    """The compressed network's accuracy with its interval.
+
+    Paired, it is the dense network's accuracy plus the certificate's interval of the difference, which is narrow since
+    both were scored on the same samples; for releases with one dense network alone. Otherwise it is Wilson's score
+    interval (1927): no mean of scores between 0 and 1 varies more than a share of successes does.
+    """
+    if not paired:
+        return _wilson(accuracy)
+    # No sample that differs is not the certainty that none would: at most 3 in n, at 95% ("rule of three").
+    slack = -math.log(1 - accuracy.confidence) / accuracy.n if accuracy.ci_low == accuracy.ci_high else 0.0
+    low, high = accuracy.dense + accuracy.ci_low - slack, accuracy.dense + accuracy.ci_high + slack
+    return Interval(accuracy.compressed, max(low, 0.0), min(high, 1.0), accuracy.confidence)
+
+
+def _wilson(accuracy: Accuracy) -> Interval:
+    z, n, p = NormalDist().inv_cdf((1 + accuracy.confidence) / 2), accuracy.n, accuracy.compressed
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    reach = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return Interval(p, max(centre - reach, 0.0), min(centre + reach, 1.0), accuracy.confidence)
+
+
+def _units(before: Release, after: Release) -> tuple[UnitChange, ...] | None:
+    one, two = before.plan, after.plan
+    if one is None or two is None:
+        return None
+    names = [*one, *(name for name in two if name not in one)]
+    changes = (UnitChange(name, one.get(name), two.get(name)) for name in names)
+    return tuple(change for change in changes if change.before != change.after)
+
+
+def _facts(before: Release, after: Release) -> list[FactChange]:
+    one, two = (_conditions(release) for release in (before, after))
+    names = [*one, *(name for name in two if name not in one)]
+    changes = (FactChange(name, one.get(name, "not known"), two.get(name, "not known")) for name in names)
+    return [change for change in changes if change.before != change.after]
+
+
+def _conditions(release: Release) -> dict[str, str]:
+    certificate = release.certificate
+    target = certificate.target
+    return {
+        "status": certificate.status,
+        "requested speedup": formatting.requested(certificate.requested_speedup),
+        "host": f"{certificate.host.model} ({certificate.host.id})",
+        "runtime": target.runtime,
+        "threads": str(target.threads),
+        "batch size": str(target.batch_size),
+        "baseline precision": certificate.baseline.precision,
+        "proxy": formatting.plain(certificate.proxy),
+        "licence": certificate.licence_note,
+        **certificate.versions,
+    } | ({"dense network": release.files["dense.onnx"][:12]} if "dense.onnx" in release.files else {})
+
+
+def number(kind: Kind, value: float, interval: tuple[float, float] | None = None) -> str:
+    """``3.02x (3.00–3.04)``, ``99.11% (98.20%–99.80%)``, ``0.610 ms``, ``2.79 MB``."""
+    match kind:
+        case "ratio":
+            text, bounds = formatting.speedup(value), formatting.interval(*interval) if interval else ""
+        case "fraction":
+            text = formatting.percent(value)
+            bounds = (
+                f"{formatting.percent(interval[0])}\N{EN DASH}{formatting.percent(interval[1])}" if interval else ""
+            )
+        case "seconds":
+            text, bounds = f"{formatting.milliseconds(value)} ms", ""
+        case "bytes":
+            text, bounds = formatting.file_size(value), ""
+    return f"{text} ({bounds})" if bounds else text
+
+
+def _change(kind: Kind, before: float, after: float) -> str:
+    if kind == "fraction":
+        return f"{formatting.points(after - before, 2)} points"
+    share = after / before - 1 if before else 0.0
+    return f"{formatting.points(share)}%"
+
+
+def level_text(level: Level | None) -> str:
+    """``60.2%``, ``dense``, ``50.0% channel int8``, or ``none`` for a unit that is not there."""
+    if level is None:
+        return "none"
+    amount = "" if level.family == "dense" else formatting.percent(level.amount)
+    family = "" if level.family == "unstructured" else level.family
+    precision = "" if level.precision == "fp32" else level.precision
+    return " ".join(part for part in (amount, family, precision) if part)

@@ -1,0 +1,124 @@
+"""What changed between releases, and that chance alone is not called a change."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.release import Accuracy, read_release
+from pipeline.release_changes import Changes, accuracy_interval, compare, judge
+from targets.errors import ConfigError
+from tests.command import pipeline
+from tests.releases import certificate, lost, small_bundle, speedup
+
+
+def changes(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> Changes:
+    paths = (small_bundle(folder / "before", **before), small_bundle(folder / "after", **after))
+    return compare(*map(read_release, paths))
+
+
+def scored(value: float, n: int) -> Accuracy:
+    return Accuracy(metric="m", dense=1, compressed=value, difference=0, ci_low=-1, ci_high=0, confidence=0.95, n=n)
+
+
+def test_an_accuracy_for_itself_has_wilsons_interval() -> None:
+    interval = accuracy_interval(scored(0.9, 100), paired=False)
+    assert (interval.low, interval.high) == pytest.approx((0.82563, 0.94477), abs=1e-5)
+    for value in (0.0, 1.0):
+        interval = accuracy_interval(scored(value, 50), paired=False)
+        assert 0 <= interval.low <= value <= interval.high <= 1
+        assert interval.high - interval.low > 0.05
+
+
+def test_equally_good_releases_are_hardly_ever_told_apart() -> None:
+    scores = np.random.default_rng(0).binomial(450, 0.95, (1000, 2)) / 450
+    verdicts = [judge(*(accuracy_interval(scored(s, 450), paired=False) for s in pair)) for pair in scores.tolist()]
+    assert 1 - verdicts.count("not told apart") / len(verdicts) < 0.025
+
+
+def test_the_same_dense_network_makes_small_losses_visible_and_another_one_does_not(tmp_path: Path) -> None:
+    after = {"accuracy": lost(1.5, 2.0, 2.5)}
+    paired = changes(tmp_path / "same", {}, after).figure("accuracy")
+    assert paired.verdict == "worse"
+    assert paired.after_interval == pytest.approx((0.935, 0.945))
+    unpaired = changes(tmp_path / "other", {}, {**after, "dense": b"another"}).figure("accuracy")
+    assert unpaired.verdict == "not told apart"
+
+
+def test_no_sample_that_differs_is_no_certainty(tmp_path: Path) -> None:
+    none, few = {"accuracy": lost(0, 0, 0)}, {"accuracy": lost(0.05, 0.2, 0.35)}
+    figure = changes(tmp_path, none, few).figure("accuracy")
+    assert figure.verdict == "not told apart"
+    assert figure.before_interval == pytest.approx((0.96 - 3 / 2000, 0.96 + 3 / 2000), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("after", "word"),
+    [
+        ({"host": {"id": "0123", "model": "Intel Xeon"}}, "Intel Xeon"),
+        ({"target": {"batch_size": 16}}, "batch size 64 → 16"),
+        ({"target": {"runtime": "openvino"}}, "openvino"),
+        ({"target": {"threads": 4}}, "threads"),
+        ({"is_disturbed": True}, "disturbed"),
+    ],
+)
+def test_a_speedup_under_other_conditions_is_not_judged(tmp_path: Path, after: dict[str, Any], word: str) -> None:
+    figure = changes(tmp_path, {}, {**speedup(1.1, 1.2, 1.3), **after}).figure("speedup")
+    assert figure.verdict == "not judged"
+    assert word in figure.why
+
+
+def test_accuracies_on_other_test_data_are_not_judged(tmp_path: Path) -> None:
+    figure = changes(tmp_path, {}, {"accuracy": {**lost(9, 10, 11), "n": 1000}}).figure("accuracy")
+    assert figure.verdict == "not judged"
+    assert "1000 samples" in figure.why
+
+
+def test_the_units_whose_level_changed_and_by_how_much(tmp_path: Path) -> None:
+    before = {"amounts": {"a": 0.5, "b": 0.6, "c": 0.0, "gone": 0.9}}
+    found = changes(tmp_path, before, {"amounts": {"a": 0.5, "b": 0.75, "c": 0.4, "new": 0.0}}).units
+    assert found
+    assert {unit.name: unit.by for unit in found} == {
+        "b": pytest.approx(0.15),
+        "c": pytest.approx(0.4),
+        "gone": None,
+        "new": None,
+    }
+    assert [unit.text for unit in found] == [
+        "b 60.0% → 75.0%",
+        "c dense → 40.0%",
+        "gone 90.0% → none",
+        "new none → dense",
+    ]
+
+
+def test_versions_and_the_dense_network_are_facts(tmp_path: Path) -> None:
+    versions = {"versions": {"deepsparse": "1.8.1", "torch": "2.13.0"}, "dense": b"another"}
+    facts = {fact.name: (fact.before, fact.after) for fact in changes(tmp_path, {}, versions).facts}
+    assert facts["deepsparse"] == ("1.8.0", "1.8.1")
+    assert facts["torch"] == ("not known", "2.13.0")
+    assert facts.keys() == {"deepsparse", "torch", "dense network"}
+
+
+def test_diff_of_bundle_and_certificate_as_json_and_in_words(tmp_path: Path) -> None:
+    small_bundle(tmp_path / "one")
+    (tmp_path / "two.json").write_text(json.dumps(certificate(**speedup(2.0, 2.1, 2.2))))
+    result = pipeline("diff", "one", "two.json", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["regressions"] == ["speedup"]
+    assert answer["units"] is None
+    figure = next(figure for figure in answer["figures"] if figure["name"] == "speedup")
+    assert (figure["before"], figure["after_interval"]) == (3.02, [2.0, 2.2])
+    assert "worse" in result.stderr
+
+
+def test_what_is_no_release(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no bundle"):
+        read_release(tmp_path)
+    (tmp_path / "notes.json").write_text("[]")
+    result = pipeline("diff", "notes.json", "notes.json", cwd=tmp_path)
+    assert result.returncode == 5
+    assert "notes.json" in result.stderr
