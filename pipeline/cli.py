@@ -13,6 +13,7 @@ import click
 from rich.table import Table
 
 from calibration.errors import DataError
+from pipeline.commands.track import track
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
@@ -278,3 +279,6 @@ def verify(bundle: Path) -> None:
 
     manifest = check_bundle(bundle)
     Reporter().say(f"{bundle}: {len(manifest['files'])} files, all as certified ({manifest['status']}).")
+
+
+cli.add_command(track)
