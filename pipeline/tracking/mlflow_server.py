@@ -102,10 +102,21 @@ def _http_status(error: Exception) -> int:
     return int(getattr(error, "get_http_status_code", lambda: 500)())
 
 
+def _cause(error: BaseException) -> BaseException:
+    """What began it: MLflow wraps what its HTTP library wraps what the system said."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:300] or type(error).__name__
+
+
 def explain(error: Exception, uri: str) -> UserError:
     """What a user can do about an error of MLflow's client."""
-    words = str(error).splitlines()[0][:500] if str(error) else type(error).__name__
     status = _http_status(error)
+    words = _first_line(_cause(error) if status >= 500 else error)
     if status in (401, 403):
         return ConfigError(
             f"MLflow at {uri} refuses the credentials. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
@@ -113,4 +124,4 @@ def explain(error: Exception, uri: str) -> UserError:
         )
     if status < 500:
         return ConfigError(f"MLflow at {uri} refuses: {words}")
-    return RuntimeMissingError(f"MLflow at {uri} does not answer as it should: {words}")
+    return RuntimeMissingError(f"MLflow at {uri} does not answer as it should ({words}).")
