@@ -21,6 +21,7 @@ from pipeline.commands.history import history
 from pipeline.commands.predict import predict
 from pipeline.commands.publish import publish
 from pipeline.commands.sign import keygen, sign
+from pipeline.commands.track import track
 from pipeline.commands.verify import verify
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
@@ -289,3 +290,4 @@ cli.add_command(fetch)
 cli.add_command(diff)
 cli.add_command(gate)
 cli.add_command(history)
+cli.add_command(track)

@@ -9,11 +9,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pipeline.tracking.mlflow_server import parse_destination
 from targets.errors import ConfigError
+
+NOT_OF_THE_RESULT = {"track"}
+"""Settings that may differ from those of the run folder: they change nothing of what the run finds."""
 
 
 class RunConfig(BaseModel):
-    """Everything that decides a run's result."""
+    """Everything that decides a run's result, and where it is followed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +52,7 @@ class RunConfig(BaseModel):
     compare: bool = Field(
         True, description="for the report, also correct and measure a uniform and a global-magnitude plan"
     )
+    track: str | None = Field(None, description="follow the run live: mlflow or mlflow:URI, see docs/tracking.md")
 
     @field_validator("speedup")
     @classmethod
@@ -78,6 +83,8 @@ def resolve(flags: Mapping[str, Any], file: Path | None, stored: Mapping[str, An
         raise ConfigError("\n".join(_explain(entry) for entry in error.errors())) from None
     if stored:
         _check_same(config, RunConfig(**stored))
+    if config.track:
+        parse_destination(config.track)
     return config
 
 
@@ -105,7 +112,7 @@ def _explain(entry: Any) -> str:
 
 
 def _check_same(config: RunConfig, stored: RunConfig) -> None:
-    now, before = config.model_dump(), stored.model_dump()
+    now, before = (part.model_dump(exclude=NOT_OF_THE_RESULT) for part in (config, stored))
     different = [name for name in now if now[name] != before[name]]
     if different:
         changes = ", ".join(f"{name} {before[name]} → {now[name]}" for name in different)

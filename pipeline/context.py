@@ -21,6 +21,7 @@ from pipeline.export import PlanPatcher, export_onnx
 from pipeline.models.base import ModelAdapter, Unit
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
+from pipeline.tracking.events import Tracker
 from profilers.latency_table import TableUnit
 from profilers.measure import Bench, Candidate
 from profilers.probe import Capability, RuntimeCapability
@@ -44,6 +45,7 @@ class Run:
     proxy: bool
     reporter: Reporter
     candidates: tuple[RuntimeInfo, ...]
+    tracker: Tracker
     runtime: RuntimeInfo | None = None
     capability: RuntimeCapability | None = None
 

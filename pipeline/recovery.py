@@ -1,6 +1,6 @@
 """What brings accuracy back once weights are gone: output matching, and gradual pruning when epochs are allowed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +14,8 @@ from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
 from pipeline.models.inference import torch_predict
 from pipeline.run_folder import write_json
+from pipeline.tracking.events import tell
+from pipeline.tracking.facts import correction_facts, training_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
 from pipeline.training.gradual import GradualSettings, TrainingProgress, gradual_prune
 from pipeline.training.masks import nonzero_masks
@@ -24,7 +26,11 @@ BATCH = 128
 
 def recover(run: Run, plan: Mapping[str, Level]) -> None:
     """Correct the stitched plan → corrected.safetensors; prune gradually if asked → checkpoint.safetensors."""
-    network, record = corrected_network(run, plan)
+
+    def show(done: PassRecord) -> None:
+        tell(run.tracker, correction_facts(done.number + 1, done.loss, done.block_error))
+
+    network, record = corrected_network(run, plan, show)
     save_network(run, network, "corrected.safetensors")
     write_json(run.folder.file("correction.json"), {"schema": 1, **record})
     if run.config.epochs:
@@ -32,7 +38,9 @@ def recover(run: Run, plan: Mapping[str, Level]) -> None:
     save_network(run, network, "checkpoint.safetensors")
 
 
-def corrected_network(run: Run, plan: Mapping[str, Level]) -> tuple[nn.Module, dict[str, Any]]:
+def corrected_network(
+    run: Run, plan: Mapping[str, Level], on_pass: Callable[[PassRecord], None] | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
     """The stitched network with batch norm re-estimated and outputs matched to the dense one's, and what that did."""
     network = run.copy_of_dense()
     Stitcher(network, Database(run.folder.file("database"))).apply(plan)
@@ -44,6 +52,8 @@ def corrected_network(run: Run, plan: Mapping[str, Level]) -> tuple[nn.Module, d
 
             def show(done: PassRecord, _: CorrectionSettings) -> None:
                 task.update(done.number + 1, f"loss {done.loss:.4f}")
+                if on_pass:
+                    on_pass(done)
 
             corrected = match_outputs(
                 network,
@@ -73,6 +83,8 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         def show(at: TrainingProgress) -> None:
             note = f"epoch {at.epoch + 1}, loss {at.loss:.3f}, accuracy {at.accuracy:.1%}, sparsity {at.sparsity:.0%}"
             task.update(at.step, note, at.steps)
+            if at.step % (at.steps // settings.epochs) == 0:  # the averages are those of a whole epoch
+                tell(run.tracker, training_facts(at.epoch, at.loss, at.accuracy, at.sparsity))
 
         record = gradual_prune(
             student,

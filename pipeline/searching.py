@@ -32,6 +32,7 @@ class Searcher:
     Args:
         allocator: a key of `ALLOCATORS`.
         coefficients: [units] sensitivities that an earlier search learned; this one starts from them.
+        on_evaluation: told the number of every evaluation, as the trace counts it, and the best loss so far.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Searcher:
         allocator: str,
         database_key: str,
         coefficients: NDArray[np.float64] | None = None,
+        on_evaluation: Callable[[int, float], None] | None = None,
     ) -> None:
         self._run, self._allocator = run, ALLOCATORS[allocator]
         self.errors = measured_errors(run, database)
@@ -51,6 +53,7 @@ class Searcher:
         self._memory = LossMemory()
         self.coefficients = coefficients
         self.trace: list[TraceRow] = []
+        self._on_evaluation = on_evaluation
         log = Log(run.folder.file("evaluations.jsonl"), digest("loss", database_key, run.calibration.sha256))
         inputs = torch.from_numpy(run.calibration_inputs)
         self._loss = CandidateLoss(
@@ -101,6 +104,8 @@ class Searcher:
 
     def _knobs(self, number: int, task: Task | None) -> Knobs:
         def show(progress: Progress) -> None:
+            if self._on_evaluation:
+                self._on_evaluation(len(self.trace) + progress.evaluations, progress.loss)
             if task:
                 total = progress.evaluations + progress.evaluations_left
                 task.update(progress.evaluations, f"best loss {progress.loss:.4f}", total)

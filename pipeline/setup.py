@@ -10,6 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.run_folder import RunFolder
+from pipeline.tracking.mlflow_tracker import open_tracker
 from targets import environments
 from targets.errors import RuntimeMissingError
 from targets.host import HostFingerprint, collect_host, is_proxy
@@ -26,15 +27,17 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
 
     Raises:
         ConfigError: a target or runtime that does not exist.
-        RuntimeMissingError: the runtime is not installed, or the host is of another vendor and `strict_target` is set.
+        RuntimeMissingError: the runtime or the tracker is not installed, or the host is of another vendor and
+            `strict_target` is set.
     """
     target = load_target(config.target, runtime=config.runtime, batch_size=config.batch_size, threads=config.threads)
     host = collect_host()
     proxy = is_proxy(target, host)
     if proxy:
         _say_proxy(config, target, host, reporter)
+    tracker = open_tracker(config.track, folder.path, reporter.warn)
     candidates = choose_candidates(target, config.install, reporter)
-    return Run(config, folder, target, host, proxy, reporter, tuple(candidates))
+    return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker)
 
 
 def open_folder(run: Run) -> None:

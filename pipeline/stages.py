@@ -38,6 +38,9 @@ from pipeline.searching import Searcher, solve_in_loop
 from pipeline.serving.describe import describe_serving
 from pipeline.serving.record import NAME as SERVING
 from pipeline.setup import open_folder
+from pipeline.tracking.events import tell
+from pipeline.tracking.facts import search_facts
+from pipeline.tracking.following import follow_run, follow_stage
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability, probe
 from profilers.profile import PlanCounts, cheapest, profile
@@ -164,7 +167,11 @@ def search_stage(run: Run) -> None:
             coefficients = coefficients_of(load_plan(path, run.units)[1])
             table_path = corrected_path
         database = Database(run.folder.file("database"))
-        searcher = Searcher(run, database, run.config.allocator, database_key(run), coefficients)
+
+        def show(evaluation: int, loss: float) -> None:
+            tell(run.tracker, search_facts(evaluation, loss))
+
+        searcher = Searcher(run, database, run.config.allocator, database_key(run), coefficients, show)
         found = solve_in_loop(run, searcher, LatencyTable.load(table_path), aim, run.reporter.say)
         save_plan(
             path,
@@ -304,10 +311,14 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     open_folder(run)
     if again:
         run.folder.forget(last)
+    return follow_run(run.tracker, run.config, lambda: _run_to(run, last))
+
+
+def _run_to(run: Run, last: str) -> dict[str, Any]:
     try:
-        for name, stage in STAGES.items():
+        for name in STAGES:
             run.reporter.stage(name)
-            stage(run)
+            _do(run, name)
             if name == "certify":
                 _aim_again(run)
             if name == last:
@@ -316,6 +327,10 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
         write_reports(run.folder.path, run.folder.path)
         raise
     return outcome(run, last)
+
+
+def _do(run: Run, name: str) -> None:
+    follow_stage(run.tracker, run.folder.path, name, lambda: STAGES[name](run))
 
 
 def _aim_again(run: Run, most: int = 2) -> None:
@@ -333,8 +348,8 @@ def _aim_again(run: Run, most: int = 2) -> None:
         factor = run.config.speedup / certificate["ci_low"]
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
         run.set_aim(run.aim() * factor)
-        for stage in (search_stage, prune_stage, export_stage, certify_stage):
-            stage(run)
+        for name in ("search", "prune", "export", "certify"):
+            _do(run, name)
 
 
 def outcome(run: Run, last: str) -> dict[str, Any]:

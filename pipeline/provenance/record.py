@@ -5,7 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.config import NOT_OF_THE_RESULT, RunConfig
 from pipeline.context import Run
 from pipeline.run_folder import digest, file_digest
 
@@ -40,7 +40,7 @@ def provenance(run: Run) -> dict[str, Any]:
 
 def settings_of(config: RunConfig) -> Mapping[str, Any]:
     """Every setting, files by their name alone."""
-    settings = config.model_dump() | {"target": Path(config.target).name}
+    settings = config.model_dump(exclude=NOT_OF_THE_RESULT) | {"target": Path(config.target).name}
     return {name: value.name if isinstance(value, Path) else value for name, value in settings.items()}
 
 

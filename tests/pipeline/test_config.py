@@ -62,3 +62,19 @@ def test_a_broken_file_is_a_configuration_error(tmp_path: Path, text: str) -> No
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="absent"):
         resolve({}, tmp_path / "absent.toml", None)
+
+
+def test_following_a_run_elsewhere_makes_it_no_other_run() -> None:
+    stored = resolve({"speedup": 2.5}, None, None).model_dump(mode="json")
+    config = resolve({"track": "mlflow:http://127.0.0.1:5000"}, None, stored)
+    assert resolve({}, None, config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    "track",
+    ["mlflow:", "wandb", "http://127.0.0.1", "mlflow:http://", "mlflow:http://a:pass@host", "mlflow:http://h:x"],
+)
+def test_what_cannot_follow_a_run_is_refused_without_repeating_a_password(track: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resolve({"speedup": 2.5, "track": track}, None, None)
+    assert "pass@" not in str(refused.value)

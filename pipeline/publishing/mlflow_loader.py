@@ -1,0 +1,33 @@
+"""How MLflow loads a registered bundle: named in the model's MLmodel file, imported by `mlflow.pyfunc.load_model`.
+
+No pickle: a registered version holds the bundle as it is, and the installed package runs it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class BundleModel:
+    """A bundle as MLflow calls it.
+
+    Args:
+        model: [n, …] float32 inputs → outputs, as `pipeline.load_bundle` gives.
+    """
+
+    def __init__(self, model: Callable[[NDArray[np.float32]], NDArray[Any]]) -> None:
+        self._model = model
+
+    def predict(self, model_input: NDArray[np.float32]) -> NDArray[Any]:
+        """[n, …] outputs, computed on the bundle's own runtime."""
+        return self._model(model_input)
+
+
+def _load_pyfunc(path: str) -> BundleModel:
+    """The name and the argument are MLflow's."""
+    from pipeline import load_bundle
+
+    return BundleModel(load_bundle(Path(path)))
