@@ -185,6 +185,7 @@ def test_the_action_and_the_include_on_the_embedded_model(tmp_path: Path) -> Non
     result = job.run("install", "certify")
     assert job.path.read_text() == f"{ROOT}/.venv/bin\n"
     assert result.returncode in (0, 3, 6), result.stderr  # certified, unless the machine has neighbours
+    assert (tmp_path / "runs" / "release" / "bundle").exists(), result.stderr
     assert job.run("gate").returncode == result.returncode
     assert f"Gate {'failed' if result.returncode else 'passed'}" in job.page.read_text()
     given = {"SPDY_EDGE_AGAINST": "runs/release", "SPDY_EDGE_MAX_DROP": "5"}
