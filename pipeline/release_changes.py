@@ -163,7 +163,7 @@ def _accuracy(before: Release, after: Release) -> Figure:
     obstacle = ""
     if (one.metric, one.n) != (two.metric, two.n):
         obstacle = f"{one.metric} of {one.n} samples → {two.metric} of {two.n} samples"
-    told = "paired with the dense network of both" if paired else "unpaired: not from one dense network"
+    told = "paired with the dense network of both" if paired else "unpaired: not known to come from one dense network"
     return _figure("accuracy", "fraction", first, second, obstacle, f"{one.confidence:.0%} intervals, {told}")
 
 
@@ -248,10 +248,8 @@ def number(kind: Kind, value: float, interval: tuple[float, float] | None = None
         case "ratio":
             text, bounds = formatting.speedup(value), formatting.interval(*interval) if interval else ""
         case "fraction":
-            text = formatting.percent(value)
-            bounds = (
-                f"{formatting.percent(interval[0])}\N{EN DASH}{formatting.percent(interval[1])}" if interval else ""
-            )
+            text = formatting.percent(value, 2)
+            bounds = "\N{EN DASH}".join(formatting.percent(bound, 2) for bound in interval) if interval else ""
         case "seconds":
             text, bounds = f"{formatting.milliseconds(value)} ms", ""
         case "bytes":

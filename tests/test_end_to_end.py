@@ -76,7 +76,7 @@ def test_the_certificate_holds_everything_that_it_promises(finished: tuple[Path,
     promised = {
         *("schema", "status", "requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high"),
         *("confidence", "noise_floor", "baseline", "compressed", "best_dense", "speedup_over_best_dense"),
-        *("accuracy", "host", "target", "proxy", "licence_note", "versions"),
+        *("accuracy", "host", "target", "proxy", "licence_note", "versions", "created"),
     }
     assert promised <= certificate.keys()
     assert certificate["requested_speedup"] == 2.5

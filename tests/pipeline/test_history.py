@@ -53,6 +53,7 @@ def test_the_command_flags_draws_and_leaves_out_unfinished_runs(tmp_path: Path) 
     page = (tmp_path / "page.html").read_text()
     assert page.count("<svg") == 1
     assert "1 regression shown" in page
+    assert "<strong>Regression.</strong> speedup 3.02x (3.00–3.04) → 2.60x (2.50–2.70), from a to b" in page  # noqa: RUF001
     assert "&lt;i&gt;conv" in page
     assert "<i>" not in page
 
