@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), help="also write a page with charts")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
-def history(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
+def history(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
     """Latency, speedup and accuracy over releases, and what changed in the plan.
 
     \b
     pipeline history runs/*
     pipeline history releases/1.0 releases/1.1 releases/1.2 --html history.html
+    pipeline history mlflow:http://127.0.0.1:5000
 
-    Takes run folders, bundles and certificates, by the time of their certificates, or in the order given where one does
-    not say its time. Run folders that have no certificate yet are left out. Regressions are flagged only where
-    intervals part.
+    Takes run folders, bundles, certificates and MLflow experiments, by the time of their certificates, or in the order
+    given where one does not say its time. Run folders without a certificate yet are left out. Regressions are flagged
+    only where intervals part.
     """
     from pipeline.history import history_of
 
@@ -46,15 +47,19 @@ def history(runs: tuple[Path, ...], html: Path | None, as_json: bool) -> None:
         click.echo(json.dumps(found.to_json()))
 
 
-def _certified(runs: tuple[Path, ...], reporter: Reporter) -> "list[Release]":
+def _certified(runs: tuple[str, ...], reporter: Reporter) -> "list[Release]":
     from pipeline.release import is_unfinished, read_release
 
     releases = []
-    for path in runs:
-        if is_unfinished(path):
-            reporter.warn(f"{escape(str(path))} has no certificate yet and is left out")
+    for name in runs:
+        if name.partition(":")[0] == "mlflow":
+            from pipeline.tracking.mlflow_releases import tracked_releases
+
+            releases += tracked_releases(name)
+        elif is_unfinished(Path(name)):
+            reporter.warn(f"{escape(name)} has no certificate yet and is left out")
         else:
-            releases.append(read_release(path))
+            releases.append(read_release(Path(name)))
     if not releases:
         raise ConfigError("None of these runs has a certificate yet: `pipeline certify RUN_FOLDER` makes one.")
     return releases
