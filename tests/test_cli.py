@@ -125,7 +125,13 @@ def test_a_runtime_that_gains_nothing_stops_early_and_says_what_is_possible(tmp_
 
 def test_deepsparse_that_is_not_installed(tmp_path: Path) -> None:
     result = pipeline(
-        "run", "--speedup", 3, "--runtime", "deepsparse", cwd=tmp_path, environment={"SPDY_EDGE_HOME": str(tmp_path)}
+        "run",
+        "--speedup",
+        3,
+        "--runtime",
+        "deepsparse",
+        cwd=tmp_path,
+        environment={"SPDY_EDGE_HOME": str(tmp_path), "SPDY_EDGE_DEEPSPARSE_PYTHON": ""},
     )
     assert result.returncode == 7
     assert "pipeline runtimes install deepsparse" in result.stderr
