@@ -54,7 +54,7 @@ class Run:
         asked = self.target.runtime
         self.capability = capability.of(asked) if asked else capability.best()
         self.runtime = next(info for info in self.candidates if info.name == self.capability.name)
-        promise = f"{self.capability.promise:.2f}x at 90% sparsity in the probe"
+        promise = f"{self.capability.promise:.2f}x at 90% to 99% sparsity in the probe"
         why = "asked for" if asked else f"promises the most of {', '.join(info.name for info in self.candidates)}"
         self.reporter.say(
             f"runtime {self.runtime.name} {self.runtime.version} ({why}: {promise}), {self.target.threads} threads, "
@@ -70,7 +70,7 @@ class Run:
         assert self.capability is not None, "the probe stage comes first"
         if not self.capability.gains:
             raise SpeedupError(
-                f"{self.config.speedup:g}x is unreachable on {self.capability.name}: at 90% zeros the probe ran "
+                f"{self.config.speedup:g}x is unreachable on {self.capability.name}: at 90% to 99% zeros the probe ran "
                 f"{self.capability.promise:.2f}x as fast as dense, so that {self.capability.promise:.2f}x is the most "
                 "that unstructured sparsity can give here.\nChoose a runtime that gains from zeros (`pipeline runtimes "
                 "install deepsparse`, then --runtime deepsparse), or look at `pipeline probe`."

@@ -271,7 +271,7 @@ class ProbeRow(Record):
 
 
 class ProbedRuntime(Record):
-    """What one runtime can speed up; ``promise`` is the mean speedup of the operations at 90% sparsity."""
+    """What one runtime can speed up; ``promise`` is the best operation's speedup at 90% to 99% sparsity."""
 
     name: str = ""
     version: Text = None

@@ -22,7 +22,7 @@ def probe_section(run: Run) -> Section:
         (
             (Column("Runtime", numeric=False), lambda runtime: runtime.name),
             (Column("Version", numeric=False), lambda runtime: text_or(runtime.version)),
-            (Column("Mean speedup at 90%"), lambda runtime: speedup(runtime.promise)),
+            (Column("Best operation, 90% to 99%"), lambda runtime: speedup(runtime.promise)),
             (Column("Best speedup"), lambda runtime: speedup(runtime.best_speedup)),
         ),
     )
