@@ -8,19 +8,17 @@ per-node counters against the whole network's latency.
 """
 
 import argparse
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.runs import host_facts, open_run, resnet20, write_result
+from benchmarks.runs import open_run, profile_timed, resnet20, write_result
 from pipeline.context import Run
 from pipeline.export import module_path
 from pipeline.measuring import PlanBench
-from pipeline.setup import open_folder
-from pipeline.stages import probe_stage, profile_stage, propose
+from pipeline.stages import propose
 from profilers.latency_table import Choice, LatencyTable
 from profilers.profile import plan_near, random_plan
 from targets.registry import get_runtime
@@ -36,12 +34,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
     arguments = parser.parse_args()
     run = open_run(resnet20(arguments.speedup), arguments.runs / f"table-{arguments.speedup:g}x")
-    open_folder(run)
-    probe_stage(run)
-    start = time.perf_counter()
-    profile_stage(run)
-    seconds = time.perf_counter() - start
-    table = LatencyTable.load(run.folder.file("latency_table.json"))
+    table, facts = profile_timed(run)
     rng = np.random.default_rng(SEED)
     aim_s = table.dense_s / arguments.speedup
     near = [plan_near(table, aim_s, rng, within=0.05) for _ in range(PLANS // 2)]
@@ -49,12 +42,7 @@ def main() -> None:
     whole = [random_plan(table.units, table.levels, rng) for _ in range(PLANS)]
     result = {
         "command": f"python -m benchmarks.latency_table --speedup {arguments.speedup:g}",
-        "host": host_facts(run),
-        "profile_s": seconds,
-        "plans_fitted": len(table.measurements),
-        "dense_s": table.dense_s,
-        "fixed_s": table.fixed_s,
-        "cross_validated_median": table.fit_error.median,
+        **facts,
         "near_the_operating_point": compare(run, table, near),
         "whole_range": compare(run, table, whole),
     }

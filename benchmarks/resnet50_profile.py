@@ -7,20 +7,16 @@ Where the zeros are decides a latency, not what the weights say, so that random 
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.runs import host_facts, open_run, write_result
+from benchmarks.runs import open_run, profile_timed, write_result
 from pipeline.config import RunConfig
 from pipeline.models.checkpoints import write_weights
 from pipeline.models.resnet import VARIANTS
-from pipeline.setup import open_folder
-from pipeline.stages import probe_stage, profile_stage
-from profilers.latency_table import LatencyTable
 
 CLASSES, IMAGES, PIXELS = 2, 16, 224
 
@@ -45,20 +41,10 @@ def main() -> None:
             calibration_samples=IMAGES,
         )
         run = open_run(config, arguments.runs / f"resnet50-b{arguments.batch_size}")
-        open_folder(run)
-        probe_stage(run)
-        start = time.perf_counter()
-        profile_stage(run)
-        seconds = time.perf_counter() - start
-        table = LatencyTable.load(run.folder.file("latency_table.json"))
+        table, facts = profile_timed(run)
         result = {
             "command": f"python -m benchmarks.resnet50_profile --batch-size {arguments.batch_size}",
-            "host": host_facts(run),
-            "profile_s": seconds,
-            "plans_fitted": len(table.measurements),
-            "dense_s": table.dense_s,
-            "fixed_s": table.fixed_s,
-            "cross_validated_median": table.fit_error.median,
+            **facts,
             "fastest_measured_speedup": max(1 / plan.relative for plan in table.measurements),
         }
     write_result("resnet50_profile", result)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.run_folder import RunFolder
-from pipeline.setup import prepare
+from pipeline.setup import open_folder, prepare
+from pipeline.stages import probe_stage, profile_stage
+from profilers.latency_table import LatencyTable
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -43,6 +46,25 @@ def open_run(config: RunConfig, folder: Path) -> Run:
     """A run whose stages a benchmark calls itself."""
     folder.mkdir(parents=True, exist_ok=True)
     return prepare(config, RunFolder(folder), Reporter())
+
+
+def profile_timed(run: Run) -> tuple[LatencyTable, dict[str, Any]]:
+    """A run's latency table, and what a result says of it."""
+    open_folder(run)
+    probe_stage(run)
+    start = time.perf_counter()
+    profile_stage(run)
+    seconds = time.perf_counter() - start
+    table = LatencyTable.load(run.folder.file("latency_table.json"))
+    facts = {
+        "host": host_facts(run),
+        "profile_s": seconds,
+        "plans_fitted": len(table.measurements),
+        "dense_s": table.dense_s,
+        "fixed_s": table.fixed_s,
+        "cross_validated_median": table.fit_error.median,
+    }
+    return table, facts
 
 
 def run_pipeline(config: RunConfig, folder: Path) -> dict[str, Any]:

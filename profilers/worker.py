@@ -80,13 +80,8 @@ def measure_groups(job: Job, runtime: Any, np: Any, distance: Any, emit: Emit) -
         for number, group in enumerate(job["groups"]):
             emit({"event": "started", "group": number})
             try:
-                emit(
-                    dict(
-                        measure_group(job, runtime, np, rng, placement, reference, group),
-                        event="measured",
-                        group=number,
-                    )
-                )
+                found = measure_group(job, runtime, np, rng, placement, reference, group)
+                emit({"event": "measured", "group": number, **found})
             except Exception as error:
                 detail = traceback.format_exception_only(type(error), error)[-1].strip()
                 emit({"event": "failed", "group": number, "error": detail})
