@@ -1,20 +1,20 @@
 """The certificate: what was measured, how sure it is, and everything needed to measure it again."""
 
+import time
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.run_folder import write_json
 from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, speedup_interval, undisturbed_rounds
+from profilers.statistics import Interval, Process, by_process, speedup_interval
 from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo
-
-if TYPE_CHECKING:
-    from pipeline.models.base import Score  # imports torch, which those who only read certificates do without
 
 SCHEMA = 1
 CERTIFIED, MISSED, INCONCLUSIVE = "certified", "missed", "inconclusive"
@@ -25,36 +25,35 @@ EXIT_CODES = {CERTIFIED: 0, MISSED: 3, INCONCLUSIVE: 6}
 class Protocol:
     """How much is measured for a certificate.
 
-    Many short processes: where a process happens to have its memory changes a network's latency by several percent,
-    much more than rounds of one process differ.
+    Where a process and a compilation happen to have their memory, and what the machine's other guests do, changes a
+    network's latency by several percent, much more than rounds of one compilation differ: processes are many and short.
 
     Args:
         processes: fresh worker processes, at least.
         most_processes: and at most, while the interval is wider than ``half_width``.
+        null_processes: those that also time the dense network against itself.
         half_width: relative half width of the interval at which measuring stops.
-        fewest_rounds: undisturbed rounds that a process needs to count.
+        budget_s: no new process starts once these seconds have passed, two being the fewest; None for no limit.
     """
 
-    processes: int = 8
+    processes: int = 12
     most_processes: int = 40
+    null_processes: int = 8
     half_width: float = 0.01
-    fewest_rounds: int = 5
+    budget_s: float | None = None
     confidence: float = 0.95
-    effort: Effort = field(default_factory=lambda: Effort(warmups=3, rounds=10, seconds=2.0))
+    effort: Effort = field(default_factory=lambda: Effort(warmups=2, rounds=6, seconds=1.0, compilations=3))
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSamples:
-    """Samples of one process: dense and compressed in turns with the cores' distance, then dense and dense once more.
+    """What one process measured: the compressed network in turns with dense, then perhaps dense in turns with itself.
 
     Never three networks at once: a runtime's idle threads wait actively, and cost the others time.
     """
 
-    baseline_s: tuple[float, ...]
-    compressed_s: tuple[float, ...]
-    distance_s: tuple[float | None, ...]
-    null_baseline_s: tuple[float, ...]
-    null_s: tuple[float, ...]
+    compressed: Measurement
+    null: Measurement | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,11 @@ class SpeedupEvidence:
     """The measured speedup, and the same measurement of the dense network against itself.
 
     Args:
-        speedup: over the rounds in which the cores were near each other.
+        speedup: over the undisturbed rounds.
         speedup_all_rounds: over every round.
         processes: every sample.
-        counted: those of the rounds that count.
-        disturbed_fraction: of the rounds, those in which the cores were apart.
+        counted: those of the compressed network and of dense beside it that count.
+        disturbed_fraction: of the rounds, those in which the cores were apart or something else had one.
         is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
     """
 
@@ -74,10 +73,9 @@ class SpeedupEvidence:
     speedup_all_rounds: Interval
     null: Interval
     processes: tuple[ProcessSamples, ...]
-    counted: tuple[ProcessSamples, ...]
+    counted: tuple[Process, ...]
     disturbed_fraction: float
     is_disturbed: bool
-    supported_fraction: float | None
 
     @property
     def noise_floor(self) -> float:
@@ -85,14 +83,29 @@ class SpeedupEvidence:
         return max(abs(self.null.low - 1), abs(self.null.high - 1))
 
     @property
+    def measured(self) -> list[Measurement]:
+        """Every measurement of every process."""
+        return [m for process in self.processes for m in (process.compressed, process.null) if m]
+
+    @property
+    def timed_s(self) -> float:
+        """Seconds of all runs that were timed."""
+        return float(sum(sum(m.samples_s) + sum(m.reference_s) for m in self.measured))
+
+    @property
     def baseline_s(self) -> float:
         """Median latency of the dense network over the rounds that count."""
-        return float(np.median(np.concatenate([p.baseline_s for p in self.counted])))
+        return float(np.median(np.concatenate([dense_s for process in self.counted for _, dense_s in process])))
 
     @property
     def compressed_s(self) -> float:
         """Median latency of the compressed network over the rounds that count."""
-        return float(np.median(np.concatenate([p.compressed_s for p in self.counted])))
+        return float(np.median(np.concatenate([samples_s for process in self.counted for samples_s, _ in process])))
+
+    @property
+    def supported_fraction(self) -> float | None:
+        """Fraction of the compressed network's operations that the runtime's own kernels compute."""
+        return self.processes[-1].compressed.supported_fraction
 
 
 def measure_speedup(
@@ -102,86 +115,76 @@ def measure_speedup(
     protocol: Protocol,
     *,
     seed: int,
+    stated_dense_s: float | None = None,
     on_process: Callable[[int, int], None] | None = None,
 ) -> SpeedupEvidence:
-    """Time both networks in turns in fresh processes, until the interval is narrow or the processes are used up.
+    """Time both networks in turns in fresh processes, until the interval is narrow or processes or time are used up.
 
     When to stop depends on the width alone, never on whether the claim would hold.
+
+    Args:
+        dense: what the compressed network is timed in turns with.
+        stated_dense_s: a dense latency to take instead of ``dense``'s own, where that network is not at hand.
 
     Raises:
         RuntimeMissingError: a network does not run.
     """
     processes: list[ProcessSamples] = []
-    fraction = None
+    groups = [[Candidate("compressed", compressed)], [Candidate("dense again", dense)]]
+    end = time.monotonic() + (np.inf if protocol.budget_s is None else protocol.budget_s)
     while True:
-        groups = [[Candidate("compressed", compressed)], [Candidate("dense again", dense)]]
-        measured = bench.measure(Candidate("dense", dense), groups, seed=seed + len(processes), effort=protocol.effort)
-        samples, fraction = _process_samples([group[0] for group in measured])
-        processes.append(samples)
+        number = len(processes)
+        wanted = groups if number < protocol.null_processes else groups[:1]
+        measured = bench.measure(Candidate("dense", dense), wanted, seed=seed + number, effort=protocol.effort)
+        processes.append(_process_samples([group[0] for group in measured], stated_dense_s))
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        counted = quiet_processes(processes, protocol.fewest_rounds, bench.nearest.seconds)
-        enough = len(counted) >= max(protocol.processes, 2)
-        last = len(processes) >= protocol.most_processes
-        if enough or last:
-            evidence = _evidence(processes, counted, fraction, protocol)
-            if last or evidence.speedup.half_width <= protocol.half_width:
+        last = len(processes) >= (2 if time.monotonic() > end else protocol.most_processes)
+        if last or len(processes) >= protocol.processes:
+            evidence = evidence_of(processes, protocol, bench.nearest.seconds)
+            if last or (evidence.speedup.half_width <= protocol.half_width and not evidence.is_disturbed):
                 return evidence
 
 
-def _process_samples(measured: Sequence[Measurement]) -> tuple[ProcessSamples, float | None]:
-    compressed, null = measured
+def _process_samples(measured: Sequence[Measurement], stated_dense_s: float | None) -> ProcessSamples:
     for measurement in measured:
         if measurement.error:
             raise RuntimeMissingError(f"The {measurement.label} network failed while it was timed: {measurement.error}")
-    samples = ProcessSamples(
-        compressed.reference_s, compressed.samples_s, compressed.distance_s, null.reference_s, null.samples_s
-    )
-    return samples, compressed.supported_fraction
+    compressed = measured[0]
+    if stated_dense_s is not None:
+        compressed = replace(compressed, reference_s=(stated_dense_s,) * len(compressed.samples_s))
+    return ProcessSamples(compressed, measured[1] if len(measured) > 1 else None)
 
 
-def quiet_processes(
-    processes: Sequence[ProcessSamples], fewest_rounds: int, nearest_s: float | None = None
-) -> list[ProcessSamples]:
-    """The undisturbed rounds of every process that has enough of them."""
-    found = []
-    undisturbed = undisturbed_rounds([p.distance_s for p in processes], nearest_s)
-    for process, keep in zip(processes, undisturbed, strict=True):
-        if keep.sum() >= min(fewest_rounds, len(keep)):
-            baseline, compressed = (
-                tuple(np.asarray(column)[keep].tolist()) for column in (process.baseline_s, process.compressed_s)
-            )
-            found.append(replace(process, baseline_s=baseline, compressed_s=compressed))
-    return found
-
-
-def _evidence(
-    processes: Sequence[ProcessSamples],
-    quiet: Sequence[ProcessSamples],
-    supported_fraction: float | None,
-    protocol: Protocol,
+def evidence_of(
+    processes: Sequence[ProcessSamples], protocol: Protocol, nearest_s: float | None = None
 ) -> SpeedupEvidence:
-    """Intervals over the quiet rounds, or over all where too few processes had any."""
+    """What the processes show: intervals over the undisturbed rounds, or over all where there were too few.
+
+    Args:
+        nearest_s: the shortest distance of the cores known, in seconds.
+    """
+    compressed = [process.compressed for process in processes]
+    every, quiet = by_process(compressed, False), by_process(compressed, True, nearest_s)
     is_disturbed = len(quiet) < max(2, protocol.processes // 2)
-    counted = processes if is_disturbed else quiet
+    counted = every if is_disturbed else quiet
+    null = [process.null for process in processes if process.null]
+    quiet_null = by_process(null, True, nearest_s)
     return SpeedupEvidence(
-        _speedup(counted, protocol.confidence),
-        _speedup(processes, protocol.confidence),
+        speedup_interval(counted, confidence=protocol.confidence),
+        speedup_interval(every, confidence=protocol.confidence),
         speedup_interval(
-            [p.null_baseline_s for p in counted], [p.null_s for p in counted], confidence=protocol.confidence
+            quiet_null if len(quiet_null) > 1 else by_process(null, False), confidence=protocol.confidence
         ),
         tuple(processes),
         tuple(counted),
-        1 - sum(len(p.baseline_s) for p in quiet) / sum(len(p.baseline_s) for p in processes),
+        1 - _rounds(quiet) / _rounds(every),
         is_disturbed,
-        supported_fraction,
     )
 
 
-def _speedup(processes: Sequence[ProcessSamples], confidence: float) -> Interval:
-    return speedup_interval(
-        [p.baseline_s for p in processes], [p.compressed_s for p in processes], confidence=confidence
-    )
+def _rounds(processes: Sequence[Process]) -> int:
+    return sum(len(samples_s) for process in processes for samples_s, _ in process)
 
 
 def verdict(requested: float, speedup: Interval, noise_floor: float, is_disturbed: bool = False) -> str:
@@ -217,7 +220,7 @@ def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Pat
             here = replace(bench, runtime=info, target=replace(bench.target, runtime=info.name))
             groups = [[Candidate(f"dense {precision}", dense, precision)] for precision in info.precisions]
             try:
-                effort = Effort(warmups=3, rounds=20, seconds=1.5)
+                effort = Effort(warmups=2, rounds=8, seconds=1.0, compilations=2)
                 measured = here.measure(Candidate("dense", dense), groups, seed=seed + visit, effort=effort)
             except RuntimeMissingError:
                 continue  # another runtime that cannot run this network is no rival
@@ -228,7 +231,23 @@ def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Pat
     return sorted(times, key=lambda time: time.latency_s)
 
 
-def accuracy_record(dense: "Score", compressed: "Score", *, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:
+class Scored(typing.Protocol):
+    """A metric on every sample, and its mean."""
+
+    @property
+    def metric(self) -> str:
+        """Its name."""
+
+    @property
+    def value(self) -> float:
+        """The mean over the samples."""
+
+    @property
+    def per_sample(self) -> NDArray[np.float64]:
+        """[n] values."""
+
+
+def accuracy_record(dense: Scored, compressed: Scored, *, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:
     """Both scores, with a paired bootstrap interval of their difference over the samples."""
     difference = compressed.per_sample - dense.per_sample
     rng = np.random.default_rng(seed)
@@ -252,6 +271,8 @@ class Certificate:
 
     Args:
         created: when it was measured, in ISO 8601 with the time zone.
+        deployment: ``dense`` and ``compressed`` → what each costs in a process of its own; absent is not measured.
+        disturbances: what kept the machine from its full speed, in words.
     """
 
     created: str
@@ -279,6 +300,8 @@ class Certificate:
     supported_fraction: float | None
     dense_times: Sequence[Mapping[str, Any]]
     file_bytes: Mapping[str, int]
+    deployment: Mapping[str, Mapping[str, Any]]
+    disturbances: Sequence[str]
     samples: Mapping[str, Any]
     schema: int = SCHEMA
 

@@ -1,5 +1,6 @@
 """Certify the exported network, and measure what a uniform plan would have given instead."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from onnx import numpy_helper
 
 from pipeline.certificate import (
     Certificate,
+    ProcessSamples,
     Protocol,
     SpeedupEvidence,
     accuracy_record,
@@ -23,8 +25,9 @@ from pipeline.export import unit_initialisers
 from pipeline.measuring import PlanBench
 from pipeline.models.base import Predict, Score
 from pipeline.plan import load_plan
+from profilers.deployment import DeploymentFacts, measure_deployment
+from profilers.disturbances import name_disturbances
 from profilers.measure import Candidate
-from targets.registry import installed_runtimes
 
 SMALL_FRACTION = 0.5
 """A runtime that computes less than this share of the operations itself runs the network in its fallback."""
@@ -37,7 +40,7 @@ def certify_network(run: Run) -> Certificate:
         RuntimeMissingError: a network does not run on the runtime.
     """
     protocol = Protocol()
-    PlanBench(run)  # tells the bench how near each other the cores can be
+    PlanBench(run)  # its log tells the bench how near each other the cores can be
     model = run.folder.file("model.onnx")
     with run.reporter.task("certifying", protocol.most_processes) as task:
         evidence = measure_speedup(
@@ -50,17 +53,25 @@ def certify_network(run: Run) -> Certificate:
         )
     if evidence.supported_fraction is not None and evidence.supported_fraction < SMALL_FRACTION:
         run.reporter.warn(f"{evidence.supported_fraction:.0%} of the operations run on the runtime's own kernels")
-    rivals = [info for info in installed_runtimes() if info.name != run.bench.runtime.name] + [run.bench.runtime]
+    installed = run.bench.device.runtimes()
+    rivals = [info for info in installed if info.name != run.bench.runtime.name] + [run.bench.runtime]
     dense_times = measure_best_dense(run.bench, rivals, run.dense_onnx, seed=run.config.seed)
+    deployment = measure_deployment(run.bench, [Candidate("dense", run.dense_onnx), Candidate("compressed", model)])
     scores = [run.adapter.evaluate(_predict(run, path), run.splits) for path in (run.dense_onnx, model)]
-    return _certificate(run, evidence, dense_times, scores)
+    return _certificate(run, evidence, dense_times, deployment, scores)
 
 
 def _predict(run: Run, path: Path) -> Predict:
-    return lambda inputs: run.bench.infer(Candidate(path.stem, path), inputs)
+    return lambda inputs: run.bench.infer(Candidate(path.stem, path), run.adapter.feeds(inputs))
 
 
-def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: list[Score]) -> Certificate:
+def _certificate(
+    run: Run,
+    evidence: SpeedupEvidence,
+    dense_times: Any,
+    deployment: Mapping[str, DeploymentFacts],
+    scores: list[Score],
+) -> Certificate:
     config, speedup = run.config, evidence.speedup
     _, plan = load_plan(run.folder.file("plan.json"), run.units)
     best = dense_times[0]
@@ -87,7 +98,7 @@ def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: 
         },
         best_dense={"runtime": best.runtime, "precision": best.precision, "latency_s": best.latency_s},
         speedup_over_best_dense=best.latency_s / evidence.compressed_s,
-        accuracy=accuracy_record(*scores, seed=config.seed),
+        accuracy=accuracy_record(*scores, seed=config.seed) | {"others": _further_metrics(*scores)},
         host=run.host.to_json(),
         target=run.bench.target.to_json(),
         proxy=run.proxy,
@@ -95,24 +106,38 @@ def _certificate(run: Run, evidence: SpeedupEvidence, dense_times: Any, scores: 
         versions={**run.host.versions, runtime.name: runtime.version or ""},
         supported_fraction=evidence.supported_fraction,
         dense_times=[{"runtime": t.runtime, "precision": t.precision, "latency_s": t.latency_s} for t in dense_times],
-        file_bytes={
-            "dense_onnx": run.dense_onnx.stat().st_size,
-            "compressed_onnx": run.folder.file("model.onnx").stat().st_size,
-            "compressed_sparse": sparse_bytes(run),
-        },
-        samples={
-            "processes": [
-                {
-                    "baseline_s": p.baseline_s,
-                    "compressed_s": p.compressed_s,
-                    "distance_s": p.distance_s,
-                    "null_s": p.null_s,
-                    "null_baseline_s": p.null_baseline_s,
-                }
-                for p in evidence.processes
-            ]
-        },
+        file_bytes=_file_bytes(run),
+        deployment={label: facts.to_json() for label, facts in deployment.items()},
+        disturbances=name_disturbances(
+            [m.machine for m in evidence.measured],
+            evidence.timed_s,
+            threads=run.target.threads,
+            cores=run.bench.device.cores(),
+        ),
+        samples={"processes": [_samples(process) for process in evidence.processes]},
     )
+
+
+def _file_bytes(run: Run) -> dict[str, int]:
+    return {
+        "dense_onnx": run.dense_onnx.stat().st_size,
+        "compressed_onnx": run.folder.file("model.onnx").stat().st_size,
+        "compressed_sparse": sparse_bytes(run),
+    }
+
+
+def _samples(process: ProcessSamples) -> dict[str, Any]:
+    """Every sample of one process, with what disturbed it."""
+    compressed, null = process.compressed, process.null
+    return {
+        "baseline_s": compressed.reference_s,
+        "compressed_s": compressed.samples_s,
+        "compilation": compressed.compilation,
+        "distance_s": compressed.distance_s,
+        "waited_share": compressed.waited_share,
+        "null_s": null.samples_s if null else (),
+        "null_baseline_s": null.reference_s if null else (),
+    }
 
 
 def sparsity_of(run: Run) -> float:
@@ -130,3 +155,8 @@ def _unit_weights(run: Run) -> list[Any]:
     path = run.folder.file("model.onnx")
     names = set(unit_initialisers(path, run.units).values())
     return [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if t.name in names]
+
+
+def _further_metrics(dense: Score, compressed: Score) -> dict[str, dict[str, float]]:
+    """Metrics beside the one that decides, by name, of both networks."""
+    return {name: {"dense": value, "compressed": compressed.others[name]} for name, value in dense.others.items()}

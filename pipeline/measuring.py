@@ -14,21 +14,20 @@ from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans
-from profilers.statistics import undisturbed_rounds
+from profilers.statistics import Process, by_process, log_speedup, undisturbed_rounds
 from targets.errors import RuntimeMissingError
 
 PLANS_A_WORKER = 8
+PLAN_PROCESSES = 2
 DENSE_PROCESSES = 8
-CHECK_PROCESSES = 10
+CHECK_PROCESSES = 8
 REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
-PROFILE = Effort(warmups=2, rounds=30, seconds=1.5)
-CHECK = Effort(warmups=3, rounds=10, seconds=2.0)
+PROFILE = Effort(warmups=2, rounds=6, seconds=0.5, patience_s=2.0)
+CHECK = Effort(warmups=2, rounds=6, seconds=1.0, compilations=3)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
 RETRIES = 2
-FEWEST_ROUNDS = 5
-"""Undisturbed samples with which the others are left out."""
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
@@ -44,11 +43,12 @@ class PlanBench:
 
     Args:
         run: whose network, target and folder these are.
+        plan_processes: that measure each plan of a table.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        key = digest("plans, many processes", run.host_key, run.model_key, [level.key for level in run.levels])
+    def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES) -> None:
+        self._run, self._plan_processes = run, plan_processes
+        key = digest("plans, several processes each", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file("measurements.jsonl"), key)
         for row in self._log.values():
             run.bench.nearest.saw(row["distance_s"])
@@ -63,7 +63,7 @@ class PlanBench:
             for start in range(0, len(choices), PLANS_A_WORKER):
                 chunk = choices[start : start + PLANS_A_WORKER]
                 self._measure_missing(chunk)
-                results += [self._recall([_name(choice)], choice, kind) for choice in chunk]
+                results += [self._recall(self._rows_of(choice), choice, kind) for choice in chunk]
                 done += len(chunk)
                 on_plan(done)
             return results
@@ -85,22 +85,23 @@ class PlanBench:
                     self._log.add(row_name, _row(measured))
         self._measure_missing(nearby)
         found = [self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)]
-        found += [self._recall([_name(near)], near, "neighbour", NEIGHBOUR_WEIGHT) for near in nearby]
+        found += [self._recall(self._rows_of(near), near, "neighbour", NEIGHBOUR_WEIGHT) for near in nearby]
         return [plan for plan in found if plan is not None]
 
     def dense_s(self) -> float:
         """Median seconds of the dense network, over several processes."""
-        return float(np.median(np.concatenate([row["samples_s"] for row in self._dense_rows()])))
+        processes = self._undisturbed(self._dense())
+        return float(np.median(np.concatenate([samples_s for process in processes for samples_s, _ in process])))
 
-    def _dense_rows(self) -> list[Mapping[str, Any]]:
+    def _dense(self) -> list[Measurement]:
         """Measurements of the dense network against the reference plan, one a process."""
         names = [f"{process}:dense" for process in range(DENSE_PROCESSES)]
         if any(name not in self._log for name in names):
             self._measure_dense(names)
-        rows = [self._log[name] for name in names]
-        good = [row for row in rows if not row["error"]]
+        measured = self._logged(names)
+        good = [m for m in measured if not m.error]
         if not good:
-            raise RuntimeMissingError(f"The dense network failed every time it was timed: {rows[0]['error']}")
+            raise RuntimeMissingError(f"The dense network failed every time it was timed: {measured[0].error}")
         return good
 
     def _measure_dense(self, names: Sequence[str]) -> None:
@@ -111,24 +112,30 @@ class PlanBench:
                     self._log.add(name, _row(measured))
 
     def _measure_missing(self, choices: Sequence[Choice]) -> None:
-        missing = [choice for choice in dict.fromkeys(choices) if _name(choice) not in self._log]
+        missing = [c for c in dict.fromkeys(choices) if any(name not in self._log for name in self._rows_of(c))]
         if not missing:
             return
         with self._folder() as folder, self._reference_file() as reference:
-            groups = []
+            plans = {}
             for number, choice in enumerate(missing):
                 path = Path(folder, f"{number}.onnx")
                 self._run.patcher.write(self._run.plan_of(choice), path)
-                groups.append([Candidate(f"plan {number}", path)])
-            for choice, measured in zip(
-                missing, self._measure(reference, groups, PROFILE, len(self._log)), strict=True
-            ):
-                self._log.add(_name(choice), _row(measured))
+                plans[choice] = Candidate(f"plan {number}", path)
+            for process in range(self._plan_processes):
+                rows = {self._rows_of(choice)[process]: plan for choice, plan in plans.items()}
+                left = {name: plan for name, plan in rows.items() if name not in self._log}
+                groups = [[plan] for plan in left.values()]
+                for name, measured in zip(left, self._measure(reference, groups, PROFILE, len(self._log)), strict=True):
+                    self._log.add(name, _row(measured))
+
+    def _rows_of(self, choice: Choice) -> list[str]:
+        """Names of a plan's rows in the log, one a process."""
+        return [f"{process}:{_name(choice)}" for process in range(self._plan_processes)]
 
     def _measure(
         self, reference: Candidate, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int
     ) -> list[Measurement]:
-        """Measure every group's first member, and once or twice more those with the cores apart."""
+        """Measure every group's first member, and once or twice more those that were disturbed."""
         results: list[Measurement] = []
         left = list(range(len(groups)))
         for attempt in range(1 + RETRIES):
@@ -145,10 +152,10 @@ class PlanBench:
         return results
 
     def _is_disturbed(self, measured: Measurement) -> bool:
-        return self._quiet_rounds(measured) < min(FEWEST_ROUNDS, len(measured.samples_s))  # never a failed one
+        return 2 * self._quiet_rounds(measured) < len(measured.samples_s)  # never a failed one
 
     def _quiet_rounds(self, measured: Measurement) -> int:
-        (keep,) = undisturbed_rounds([measured.distance_s], self._run.bench.nearest.seconds)
+        (keep,) = undisturbed_rounds([measured], self._run.bench.nearest.seconds)
         return int(keep.sum())
 
     @contextmanager
@@ -168,47 +175,42 @@ class PlanBench:
         self, names: Sequence[str], choice: Choice, kind: str, weight: float = 1.0, reference: float | None = None
     ) -> PlanMeasurement | None:
         """What rows of the log say of a plan; ``reference`` is their reference's latency over the dense network's."""
-        rows = [self._log[name] for name in names]
-        good = [row for row in rows if not row["error"]]
+        measured = self._logged(names)
+        good = [m for m in measured if not m.error]
         if not good:
-            self._run.reporter.warn(f"a plan could not be measured: {rows[0]['error']}")
+            self._run.reporter.warn(f"a plan could not be measured: {measured[0].error}")
             return None
-        nearest_s = self._run.bench.nearest.seconds
         if reference is None:
-            reference = 1 / ratio(undisturbed(self._dense_rows(), nearest_s))
-        pairs = undisturbed(good, nearest_s)
+            reference = 1 / ratio(self._undisturbed(self._dense()))
+        processes = self._undisturbed(good)
         return PlanMeasurement(
             choice,
-            ratio(pairs) * reference,
-            weight * float(np.mean([trust(*pair) for pair in pairs])),
+            ratio(processes) * reference,
+            weight * trust(processes),
             kind,
-            tuple(s for row in good for s in row["samples_s"]),
-            tuple(s for row in good for s in row["reference_s"]),
+            tuple(s for m in good for s in m.samples_s),
+            tuple(s for m in good for s in m.reference_s),
         )
 
+    def _logged(self, names: Sequence[str]) -> list[Measurement]:
+        return [Measurement(name, **self._log[name]) for name in names]
 
-Samples = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Seconds of a model and of the reference [rounds]."""
-
-
-def undisturbed(rows: Sequence[Mapping[str, Any]], nearest_s: float | None) -> list[Samples]:
-    """Samples of the rounds with the cores near each other, a pair a process; all of them if hardly any was."""
-    everything = [(np.asarray(row["samples_s"]), np.asarray(row["reference_s"])) for row in rows]
-    kept = undisturbed_rounds([row["distance_s"] for row in rows], nearest_s)
-    pairs = [(s[keep], r[keep]) for (s, r), keep in zip(everything, kept, strict=True) if keep.sum() >= FEWEST_ROUNDS]
-    return pairs or everything
+    def _undisturbed(self, measured: Sequence[Measurement]) -> list[Process]:
+        """Samples of the undisturbed rounds, or of all where no process has such rounds."""
+        return by_process(measured, True, self._run.bench.nearest.seconds) or by_process(measured, False)
 
 
-def ratio(pairs: Sequence[Samples]) -> float:
-    """Latency of a model over the reference's: the geometric mean over processes of the ratio of medians."""
-    return float(np.exp(np.mean([np.log(np.median(samples) / np.median(reference)) for samples, reference in pairs])))
+def ratio(processes: Sequence[Process]) -> float:
+    """Latency of a model over the reference's: the geometric mean over processes, and in each over compilations."""
+    return float(np.exp(-np.mean([log_speedup(process) for process in processes])))
 
 
-def trust(samples_s: NDArray[np.float64], reference_s: NDArray[np.float64]) -> float:
-    """Weight of a measurement by the spread of its rounds: 1 at none, a half where it equals the table's own error."""
-    log_ratios = np.log(samples_s / reference_s)
-    deviation = 1.4826 * np.median(np.abs(log_ratios - np.median(log_ratios)))
-    error = 1.2533 * deviation / np.sqrt(len(log_ratios))  # of a median
+def trust(processes: Sequence[Process]) -> float:
+    """Weight of a measurement by the spread of its compilations: 1 at none, a half at the table's own error."""
+    logs = [log_speedup([block]) for process in processes for block in process]
+    if len(logs) < 2:
+        return 0.5
+    error = np.std(logs, ddof=1) / np.sqrt(len(logs))
     return float(1 / (1 + (error / TABLE_ERROR) ** 2))
 
 
@@ -222,4 +224,5 @@ def _name(choice: Choice) -> str:
 
 
 def _row(measured: Measurement) -> dict[str, Any]:
-    return {name: getattr(measured, name) for name in ("samples_s", "reference_s", "distance_s", "error")}
+    names = ("samples_s", "reference_s", "compilation", "distance_s", "waited_share", "error")
+    return {name: getattr(measured, name) for name in names}

@@ -1,24 +1,26 @@
 """Measurements in fresh worker processes; a failed one is data."""
 
+import base64
+import io
 import json
-import queue
-import subprocess
 import tempfile
-import threading
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import targets.runtimes
-from targets.errors import RuntimeMissingError
-from targets.host import pinned_cpus
+from profilers.worker_process import pack_worker, worker_events
+from targets.devices.base import Device
+from targets.errors import RuntimeMissingError, UnreachableError
 from targets.registry import RuntimeInfo
 from targets.target import Target
+
+RECONNECT_S = (1.0, 5.0, 20.0)
+"""Waits before a connection that was lost is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,24 @@ class Effort:
 
     Args:
         warmups: runs of every model before the first sample.
-        rounds: samples of every model, taken in turns.
+        rounds: turns of every model in one compilation.
         seconds: after five rounds, no new one starts once these have passed.
-        patience_s: a group's rounds wait this long, all in all, for the machine to put the cores near each other.
+        compilations: how often the models are compiled anew; where that has its memory changes a latency by percents.
+        patience_s: for so long, all in all, a group's rounds wait for the machine to put the cores near each other,
+            and are repeated when something else had a core.
         timeout_s: the worker is killed when one group takes longer, compilation included.
     """
 
     warmups: int = 3
     rounds: int = 40
     seconds: float = 2.0
-    patience_s: float = 20.0
+    compilations: int = 1
+    patience_s: float = 4.0
     timeout_s: float = 300.0
+
+
+Block = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Seconds of a model and of the reference in the rounds of one compilation, [rounds] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +65,25 @@ class Measurement:
     Args:
         samples_s: [rounds] seconds of the model.
         reference_s: [rounds] seconds of the reference in the same rounds.
+        compilation: [rounds] number of the compilation that ran.
         distance_s: [rounds] round trip of a cache line between the cores then; None for a single core.
+        waited_share: [rounds] how long threads waited for a core then, over the round's time; None where not counted.
+        machine: what the machine did meanwhile (profilers/machine.py), as far as it tells.
         error: what went wrong; then there are no samples.
     """
 
     label: str
     samples_s: tuple[float, ...] = ()
     reference_s: tuple[float, ...] = ()
+    compilation: tuple[int, ...] = ()
     distance_s: tuple[float | None, ...] = ()
+    waited_share: tuple[float | None, ...] = ()
     warmups: int = 0
     compile_s: float | None = None
     first_inference_s: float | None = None
     supported_fraction: float | None = None
     error: str | None = None
+    machine: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def latency_s(self) -> float:
@@ -80,9 +95,50 @@ class Measurement:
         """Median latency of the reference over the model's."""
         return float(np.median(self.reference_s) / np.median(self.samples_s))
 
+    def blocks(self, keep: NDArray[np.bool_]) -> list[Block]:
+        """Samples of the model and of the reference in the rounds to keep, a pair a compilation."""
+        number = np.asarray(self.compilation)
+        model_s, reference_s = np.asarray(self.samples_s), np.asarray(self.reference_s)
+        rows = [np.flatnonzero((number == compilation) & keep) for compilation in np.unique(number)]
+        return [(model_s[row], reference_s[row]) for row in rows]
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for a file."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AloneMeasurement:
+    """Raw samples of one model that had a process to itself, as it will be deployed.
+
+    Args:
+        samples_s: seconds of every run after the warm-ups.
+        peak_rss_bytes: most memory that the process ever held, interpreter and runtime included.
+        machine: what the machine did meanwhile (profilers/machine.py), as far as it tells.
+    """
+
+    label: str
+    samples_s: tuple[float, ...]
+    compile_s: float
+    first_inference_s: float
+    peak_rss_bytes: int
+    supported_fraction: float | None
+    machine: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTimes:
+    """The runtime's own counters, in seconds; None where it has no honest ones.
+
+    Args:
+        nodes_s: by ONNX node.
+        operations_s: by the kind of kernel that ran.
+        latency_s: of the model without counters.
+    """
+
+    nodes_s: Mapping[str, float] | None
+    operations_s: Mapping[str, float] | None
+    latency_s: float
 
 
 @dataclass(slots=True)
@@ -102,7 +158,7 @@ class Bench:
     """Where measurements happen: one runtime on one target, with the inputs that the models are fed.
 
     Args:
-        inputs: an .npz file of network inputs in alphabetical order; None for random ones.
+        inputs: a file that `save_feeds` wrote; None for random inputs.
         nearest: what the workers learn about the cores' placement, and are told.
     """
 
@@ -123,82 +179,131 @@ class Bench:
     ) -> list[list[Measurement]]:
         """Time every group of candidates in turns with the reference, in one fresh worker process.
 
-        A worker that crashes or hangs costs the group that it was measuring; a new one goes on with the rest.
+        A worker that crashes or hangs costs the group that it was measuring; a new one goes on with the rest. A
+        connection that was lost costs nothing but time, unless it cannot be made again.
 
         Raises:
             RuntimeMissingError: the reference itself cannot be measured.
+            UnreachableError: the device went away.
         """
         effort = effort or self.effort
         results: list[list[Measurement]] = []
+        losses = 0
         while len(results) < len(groups):
-            rest = groups[len(results) :]
-            job = self._job(
-                task="measure",
-                seed=seed + len(results),
-                warmups=effort.warmups,
-                rounds=effort.rounds,
-                seconds=effort.seconds,
-                patience_s=effort.patience_s,
-                nearest_s=self.nearest.seconds,
-                reference=_model(reference),
-                groups=[[_model(candidate) for candidate in group] for group in rest],
-            )
             before = len(results)
-            for event in self._run(job, effort.timeout_s):
-                if event["event"] in ("measured", "failed"):
-                    self.nearest.saw(event.get("distance_s", ()))
-                    results.append(_measurements(rest[event["group"]], event, effort.warmups))
-                    if on_group:
-                        on_group(len(results))
-                elif event["event"] == "died":
-                    if event["group"] is None and len(results) == before:
-                        raise RuntimeMissingError(self._reference_failed(reference, event["error"]))
-                    if len(results) < len(groups):
-                        results.append(_measurements(groups[len(results)], event, effort.warmups))
+            try:
+                self._measure_rest(reference, groups, results, seed, effort, on_group)
+            except UnreachableError:
+                losses = losses + 1 if len(results) == before else 1
+                if losses > len(RECONNECT_S):
+                    raise
+                time.sleep(RECONNECT_S[losses - 1])
         return results
 
-    def infer(self, model: Candidate, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs [n, …] of a model for inputs [n, …] on the target's runtime, in batches of its batch size.
+    def _measure_rest(
+        self,
+        reference: Candidate,
+        groups: Sequence[Sequence[Candidate]],
+        results: list[list[Measurement]],
+        seed: int,
+        effort: Effort,
+        on_group: Callable[[int], None] | None,
+    ) -> None:
+        """Measure the groups that have no results yet, in one worker, and append those that it comes to."""
+        before = len(results)
+        rest = groups[before:]
+        names = ("compilations", "warmups", "rounds", "seconds", "patience_s")
+        settings = {name: getattr(effort, name) for name in names}
+        models = [reference, *(candidate for group in rest for candidate in group)]
+        job = {"task": "measure", "seed": seed + before, "nearest_s": self.nearest.seconds, **settings}
+
+        def fill(files: Mapping[Path, str]) -> dict[str, Any]:
+            packed = [[_model(candidate, files) for candidate in group] for group in rest]
+            return job | {"reference": _model(reference, files), "groups": packed}
+
+        for event in self._run(models, fill, effort.timeout_s):
+            if event["event"] in ("measured", "failed"):
+                self.nearest.saw(event.get("distance_s", ()))
+                results.append(_measurements(rest[event["group"]], event, effort.warmups))
+                if on_group:
+                    on_group(len(results))
+            elif event["event"] == "died":
+                if event["group"] is None and len(results) == before:
+                    raise RuntimeMissingError(self._reference_failed(reference, event["error"]))
+                if len(results) < len(groups):
+                    results.append(_measurements(groups[len(results)], event, effort.warmups))
+
+    def infer(self, model: Candidate, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Outputs [n, …] of a model for inputs [n, …], in its order, on the target's runtime, batch by batch.
 
         Raises:
             RuntimeMissingError: the model does not run.
+            UnreachableError: the device went away.
         """
         with tempfile.TemporaryDirectory() as folder:
-            source, result = Path(folder, "inputs.npz"), Path(folder, "outputs.npy")
-            np.savez(source, inputs)
-            job = self._job(task="infer", model=_model(model), inputs=str(source), outputs=str(result))
-            for event in self._run(job, self.effort.timeout_s + len(inputs)):
-                if event["event"] == "died":
-                    raise RuntimeMissingError(self._reference_failed(model, event["error"]))
-            outputs: NDArray[np.float32] = np.load(result)
-        return outputs
+            source, count = Path(folder, "inputs.npz"), len(next(iter(feeds.values())))
+            save_feeds(source, feeds)
+            here = replace(self, inputs=source)
+            events = here._single("infer", model, self.effort.timeout_s + count)
+            outputs = [base64.b64decode(event["npy"]) for event in events if event["event"] == "outputs"]
+        return np.concatenate([np.load(io.BytesIO(batch), allow_pickle=False) for batch in outputs])
 
-    def layer_times(self, model: Candidate, rounds: int = 20) -> tuple[dict[str, float] | None, float]:
-        """The runtime's own counters, seconds by ONNX node, and the model's latency in seconds without them.
+    def kernel_support(self, model: Candidate) -> tuple[float | None, list[str]]:
+        """Fraction of the operations that the runtime's fast kernels compute, and the others, with node and reason.
 
-        Counters are None where the runtime has no honest ones.
+        None and nothing where the runtime does not tell. What slow kernels compute gains nothing from zeros.
+
+        Raises:
+            RuntimeMissingError: the model does not compile.
+            UnreachableError: the device went away.
+        """
+        events = self._single("support", model, self.effort.timeout_s)
+        (event,) = (event for event in events if event["event"] == "support")
+        return event["fraction"], event["unsupported"]
+
+    def layer_times(self, model: Candidate, rounds: int = 20) -> LayerTimes:
+        """The runtime's own counters for a model.
 
         Raises:
             RuntimeMissingError: the model does not run.
+            UnreachableError: the device went away.
         """
-        job = self._job(task="layers", model=_model(model), rounds=rounds, seed=0)
-        times_s, latency_s = None, 0.0
-        for event in self._run(job, self.effort.timeout_s):
-            if event["event"] == "died":
-                raise RuntimeMissingError(self._reference_failed(model, event["error"]))
-            if event["event"] == "layers":
-                times_s, latency_s = event["times_s"], event["latency_s"]
-        return times_s, latency_s
+        events = self._single("layers", model, self.effort.timeout_s, rounds=rounds, seed=0)
+        (event,) = (event for event in events if event["event"] == "layers")
+        return LayerTimes(event["times_s"], event["operations_s"], event["latency_s"])
 
-    def _job(self, **fields: Any) -> dict[str, Any]:
-        common = {
-            "runtime": self.runtime.name,
-            "threads": self.target.threads,
-            "batch_size": self.target.batch_size,
-            "cpus": pinned_cpus(self.target.threads),
-            "inputs": str(self.inputs) if self.inputs else None,
-        }
-        return common | fields
+    def alone(self, model: Candidate, *, seconds: float = 1.5, warmups: int = 10) -> AloneMeasurement:
+        """A model in a process of its own: compilation, first run, latencies, memory, energy.
+
+        Raises:
+            RuntimeMissingError: the model does not run.
+            UnreachableError: the device went away.
+        """
+        events = self._single("alone", model, self.effort.timeout_s + seconds, seconds=seconds, warmups=warmups, seed=0)
+        (event,) = (event for event in events if event["event"] == "alone")
+        return AloneMeasurement(
+            model.label,
+            tuple(event["samples_s"]),
+            event["compile_s"],
+            event["first_s"],
+            events[-1]["peak_rss_bytes"],
+            event["supported_fraction"],
+            event["machine"],
+        )
+
+    def _single(self, task: str, model: Candidate, timeout_s: float, **fields: Any) -> list[dict[str, Any]]:
+        """Events of a job with one model, which must come to its end."""
+        events = list(
+            self._run([model], lambda files: {"task": task, "model": _model(model, files), **fields}, timeout_s)
+        )
+        if events[-1]["event"] == "died":
+            raise RuntimeMissingError(self._reference_failed(model, events[-1]["error"]))
+        return events
+
+    @property
+    def device(self) -> Device:
+        """Where workers run."""
+        return self.target.device
 
     def _reference_failed(self, model: Candidate, error: str) -> str:
         return (
@@ -206,26 +311,40 @@ class Bench:
             "Check the runtime with `pipeline runtimes list`, or choose another one with --runtime."
         )
 
-    def _run(self, job: dict[str, Any], timeout_s: float) -> Iterator[dict[str, Any]]:
-        """Events of one worker process; the last is ``done``, or ``died`` with the group and what it said."""
+    def _run(
+        self, models: Sequence[Candidate], fill: Callable[[Mapping[Path, str]], dict[str, Any]], timeout_s: float
+    ) -> Iterator[dict[str, Any]]:
+        """Events of one worker process; the last is ``done``, or ``died`` with the group and what it said.
+
+        Args:
+            models: whose files the device must have.
+            fill: makes the job's own fields, told where the device has each file.
+        """
+        device = self.device
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder, "worker.pyz")
             pack_worker(program)
-            yield from _events([str(self.runtime.interpreter), "-I", str(program)], json.dumps(job), timeout_s)
+            sent = list(dict.fromkeys([program, *([self.inputs] if self.inputs else []), *(m.path for m in models)]))
+            files = dict(zip(sent, device.hold(sent), strict=True))
+            job = {
+                "runtime": self.runtime.name,
+                "threads": self.target.threads,
+                "batch_size": self.target.batch_size,
+                "cpus": device.pinned_cpus(self.target.threads),
+                "inputs": files[self.inputs] if self.inputs else None,
+            } | fill(files)
+            assert self.runtime.interpreter is not None, "only runtimes that are installed are measured"
+            command = device.command(self.runtime.interpreter, files[program])
+            yield from worker_events(command, json.dumps(job), timeout_s, device)
 
 
-def pack_worker(path: Path) -> None:
-    """Write the worker and the runtimes' files as one runnable zip file."""
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.write(Path(__file__).with_name("worker.py"), "__main__.py")
-        archive.writestr("profilers/__init__.py", "")
-        archive.write(Path(__file__).with_name("core_distance.py"), "profilers/core_distance.py")
-        for source in sorted(Path(targets.runtimes.__file__).parent.glob("*.py")):
-            archive.write(source, f"runtimes/{source.name}")
+def save_feeds(path: Path, feeds: Mapping[str, NDArray[Any]]) -> None:
+    """Write a model's inputs, in its order, where a worker finds them in that order."""
+    np.savez(path, **{f"{number:02}": array for number, array in enumerate(feeds.values())})  # type: ignore[arg-type]
 
 
-def _model(candidate: Candidate) -> dict[str, str]:
-    return {"path": str(candidate.path), "precision": candidate.precision}
+def _model(candidate: Candidate, files: Mapping[Path, str]) -> dict[str, str]:
+    return {"path": files[candidate.path], "precision": candidate.precision}
 
 
 def _measurements(group: Sequence[Candidate], event: dict[str, Any], warmups: int) -> list[Measurement]:
@@ -236,72 +355,14 @@ def _measurements(group: Sequence[Candidate], event: dict[str, Any], warmups: in
             candidate.label,
             tuple(event["samples_s"][index]),
             tuple(event["reference_s"]),
+            tuple(event["compilation"]),
             tuple(event["distance_s"]),
+            tuple(event["waited_share"]),
             warmups,
             event["compile_s"][index],
             event["first_s"][index],
             event["supported_fraction"][index],
+            machine=event["machine"],
         )
         for index, candidate in enumerate(group)
     ]
-
-
-def _events(command: Sequence[str], job: str, timeout_s: float) -> Iterator[dict[str, Any]]:
-    """Run the worker; kill it when no event comes within ``timeout_s``."""
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            lines: queue.Queue[str | None] = queue.Queue()
-            threading.Thread(target=_pump, args=(process.stdout, lines), daemon=True).start()
-            _send(process.stdin, job)
-            group, error = None, ""
-            while True:
-                try:
-                    line = lines.get(timeout=timeout_s)
-                except queue.Empty:
-                    error = f"no answer within {timeout_s:g} s"
-                    process.kill()
-                    break
-                if line is None:
-                    break
-                event = json.loads(line)
-                yield event
-                if event["event"] == "done":
-                    return
-                group = event.get("group", group)
-            code = _end(process)
-            yield {"event": "died", "group": group, "error": error or f"worker ended ({code}): {_last_words(log)}"}
-        finally:
-            process.kill()
-            process.wait()
-
-
-def _end(process: "subprocess.Popen[str]") -> int:
-    """The exit code of a worker that ends, or is made to."""
-    try:
-        return process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
-
-
-def _pump(stream: Any, lines: "queue.Queue[str | None]") -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(None)
-
-
-def _send(stream: Any, job: str) -> None:
-    try:
-        stream.write(job)
-        stream.close()
-    except BrokenPipeError:
-        pass  # the worker is gone; the end of its output says so
-
-
-def _last_words(log: Any, characters: int = 600) -> str:
-    log.seek(0)
-    lines = [line for line in log.read().splitlines() if line.strip()]
-    return (lines[-1] if lines else "it said nothing")[-characters:]

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+from profilers.measure import Block, Measurement
+from profilers.waiting import most_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,57 +29,78 @@ class Interval:
 APART = 1.6
 """Cores are apart where a round trip between them takes this multiple of the shortest one seen."""
 
+FEWEST_ROUNDS = 3
+"""Undisturbed rounds that a compilation needs to count."""
 
-def undisturbed_rounds(
-    distance_s: Sequence[Sequence[float | None]], nearest_s: float | None = None
-) -> list[NDArray[np.bool_]]:
-    """Rounds in which the cores were as near to each other as they can be, for every process.
 
-    Turns cancel what slows both models by one factor. Cores that a hypervisor has moved apart cost both the same
-    *time*, and the faster model the larger share of its own. The distance decides alone, so that no round is left out
-    for its ratio.
+Process = list[Block]
+"""Samples of one process, a pair a compilation."""
+
+
+def by_process(measured: Sequence[Measurement], undisturbed: bool, nearest_s: float | None = None) -> list[Process]:
+    """Samples of every process, of the undisturbed rounds alone if asked.
 
     Args:
-        distance_s: [rounds] seconds of a round trip between the cores a process; None for a single core.
-        nearest_s: the shortest one known; these may know a shorter one.
+        measured: one measurement a process.
+        undisturbed: leave out the other rounds, compilations with too few such rounds, processes with none of those.
+        nearest_s: as in `undisturbed_rounds`.
     """
-    distances = [np.array([np.nan if s is None else s for s in process], np.float64) for process in distance_s]
+    if not undisturbed:
+        return [m.blocks(np.ones(len(m.samples_s), np.bool_)) for m in measured]
+    keep = undisturbed_rounds(measured, nearest_s)
+    found = [m.blocks(rounds) for m, rounds in zip(measured, keep, strict=True)]
+    kept = [[block for block in process if len(block[0]) >= FEWEST_ROUNDS] for process in found]
+    return [process for process in kept if process]
+
+
+def undisturbed_rounds(measured: Sequence[Measurement], nearest_s: float | None = None) -> list[NDArray[np.bool_]]:
+    """Rounds with the cores as near to each other as they can be and nothing else on them, [rounds] a process.
+
+    Turns cancel what slows both models by one factor. Cores that a hypervisor has moved apart cost both the same
+    *time*, and the faster model the larger share of its own; a core that something else had costs whoever's turn it
+    was. Only these causes decide, so that no round is left out for its ratio.
+
+    Args:
+        measured: one measurement a process.
+        nearest_s: the shortest distance of the cores known; these may know a shorter one.
+    """
+    distances, waited = [_floats(m.distance_s) for m in measured], [_floats(m.waited_share) for m in measured]
     known = [float(s) for process in distances for s in process if not np.isnan(s)]
     limit_s = APART * min([*known, nearest_s or np.inf], default=np.inf)
-    return [~(process > limit_s) for process in distances]
+    return [~(far > limit_s) & ~(wait > _most(wait)) for far, wait in zip(distances, waited, strict=True)]
+
+
+def _most(waited_share: NDArray[np.float64]) -> float:
+    known = waited_share[~np.isnan(waited_share)]
+    return most_waiting(float(known.min())) if len(known) else np.inf
+
+
+def _floats(facts: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in facts], np.float64)
 
 
 def speedup_interval(
-    baseline_s: Sequence[ArrayLike],
-    compressed_s: Sequence[ArrayLike],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 4000,
-    seed: int = 0,
+    processes: Sequence[Process], *, confidence: float = 0.95, resamples: int = 4000, seed: int = 0
 ) -> Interval:
-    """Speedup baseline/compressed with a bootstrap interval by process block.
+    """Speedup of a model over its reference with a bootstrap interval by process block.
 
-    The value is the geometric mean over processes of the ratio of medians. Each resample draws processes, and
-    within each of them rounds (Davison & Hinkley 1997, 3.8); since a handful of processes shows too little of its
-    own spread, the interval is widened by sqrt(n / (n - 1)).
+    The value is the geometric mean over processes, and in each over compilations, of the ratio of medians. Each
+    resample draws processes, in each of them compilations, and in each of those rounds (Davison & Hinkley 1997, 3.8);
+    since a handful of processes shows too little of its own spread, the interval is widened by sqrt(n / (n - 1)).
 
     Args:
-        baseline_s: one array [rounds] of seconds a process.
-        compressed_s: the same, of the same rounds.
+        processes: samples of the model and of the reference, the dense network, in the same rounds.
 
     Raises:
-        ValueError: fewer than two processes, or processes without samples.
+        ValueError: fewer than two processes, or one without samples.
     """
-    count = len(baseline_s)
-    if count < 2 or count != len(compressed_s):
-        raise ValueError(f"an interval needs at least two processes, got {count} and {len(compressed_s)}")
+    count = len(processes)
+    if count < 2:
+        raise ValueError(f"an interval needs at least two processes, got {count}")
     rng = np.random.default_rng(seed)
-    pairs = [
-        (np.asarray(base, np.float64), np.asarray(comp, np.float64))
-        for base, comp in zip(baseline_s, compressed_s, strict=True)
-    ]
-    centre = float(np.mean([_log_ratio(base, comp) for base, comp in pairs]))
-    inner = np.stack([_resampled_log_ratios(base, comp, rng) for base, comp in pairs])
+    centre = float(np.mean([log_speedup(process) for process in processes]))
+    packed = [tuple((one.tobytes(), two.tobytes()) for one, two in process) for process in processes]
+    inner = np.stack([_resampled(process, seed + number) for number, process in enumerate(packed)])
     drawn = inner[rng.integers(count, size=(resamples, count)), rng.integers(inner.shape[1], size=(resamples, count))]
     means = drawn.mean(axis=1)
     tail = (1 - confidence) / 2
@@ -89,17 +114,34 @@ def speedup_interval(
     )
 
 
-def _log_ratio(baseline_s: NDArray[np.float64], compressed_s: NDArray[np.float64]) -> float:
-    if not len(baseline_s) or len(baseline_s) != len(compressed_s):
-        raise ValueError("every process needs the same, positive number of samples of both models")
-    return float(np.log(np.median(baseline_s) / np.median(compressed_s)))
+def log_speedup(process: Process) -> float:
+    """Logarithm of the geometric mean over compilations of the reference's median over the model's.
+
+    Raises:
+        ValueError: there is no compilation, or one without samples.
+    """
+    if not process or any(not len(samples_s) for samples_s, _ in process):
+        raise ValueError("every process needs samples of both models")
+    return float(np.mean([np.log(np.median(reference_s) / np.median(samples_s)) for samples_s, reference_s in process]))
 
 
-def _resampled_log_ratios(
-    baseline_s: NDArray[np.float64], compressed_s: NDArray[np.float64], rng: np.random.Generator, count: int = 200
+@lru_cache(maxsize=512)
+def _resampled(process: tuple[tuple[bytes, bytes], ...], seed: int, count: int = 200) -> NDArray[np.float64]:
+    """[count] log speedups of one process with compilations and rounds drawn anew.
+
+    Kept, since an interval grows by one process at a time; the samples come as bytes, which can be looked up.
+    """
+    rng = np.random.default_rng(seed)
+    blocks = [(np.frombuffer(one), np.frombuffer(two)) for one, two in process]
+    ratios = np.stack([_resampled_block(*block, rng, count) for block in blocks])
+    drawn = rng.integers(len(process), size=(len(process), count))
+    means: NDArray[np.float64] = ratios[drawn, np.arange(count)].mean(axis=0)
+    return means
+
+
+def _resampled_block(
+    samples_s: NDArray[np.float64], reference_s: NDArray[np.float64], rng: np.random.Generator, count: int
 ) -> NDArray[np.float64]:
-    rounds = rng.integers(len(baseline_s), size=(count, len(baseline_s)))
-    ratios: NDArray[np.float64] = np.log(
-        np.median(baseline_s[rounds], axis=1) / np.median(compressed_s[rounds], axis=1)
-    )
+    rounds = rng.integers(len(samples_s), size=(count, len(samples_s)))
+    ratios: NDArray[np.float64] = np.log(np.median(reference_s[rounds], axis=1) / np.median(samples_s[rounds], axis=1))
     return ratios

@@ -3,38 +3,50 @@
 It is packed with the runtimes' files into one zip file and run under the runtime's interpreter (3.8 or newer),
 here or on another device, so it imports the standard library, numpy and the runtime, and nothing else.
 
-It reads one job (JSON) from standard input and writes events (JSON, one a line) to standard output:
+It reads one job (JSON, one line) from standard input, which must stay open while it works, and writes events (JSON,
+one a line) to standard output:
 
-    job     {"task": "measure", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "warmups", "rounds",
-             "seconds", "patience_s", "nearest_s", "reference": MODEL, "groups": [[MODEL, …], …]}
+    job     {"task": "measure", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "compilations", "warmups",
+             "rounds", "seconds", "patience_s", "nearest_s", "reference": MODEL, "groups": [[MODEL, …], …]}
             {"task": "layers", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "rounds", "model"}
-            {"task": "infer", "runtime", "threads", "batch_size", "cpus", "inputs", "model": MODEL, "outputs"}
+            {"task": "infer", "runtime", "threads", "batch_size", "cpus", "inputs", "model": MODEL}
+            {"task": "alone", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "warmups", "seconds",
+             "model"}
+            {"task": "support", "runtime", "threads", "batch_size", "cpus", "model": MODEL}
     MODEL   {"path", "precision"}
-    events  started {group} · measured {group, reference_s, samples_s, distance_s, compile_s, first_s,
-            supported_fraction}
-            · failed {group, error} · layers {times_s, latency_s} · inferred {supported_fraction}
-            · done {peak_rss_bytes, versions}
+    events  started {group} · measured {group, reference_s, samples_s, compilation, distance_s, waited_share,
+            compile_s, first_s, supported_fraction, machine}
+            · failed {group, error} · layers {times_s, operations_s, latency_s} · outputs {npy in base64}
+            · alone {compile_s, first_s, samples_s, supported_fraction, machine}
+            · support {fraction, unsupported} · done {peak_rss_bytes, versions}
 
-The models of a group are compiled together and take turns with the reference, in random order in every round, so that
-whatever slows the machine down slows all of them. Samples of one round and position stand at the same index. Before a
-round the distance of the cores is measured; while it is not as short as it can be, the round waits, up to "patience_s".
+The models of a group take turns with the reference, in random order in every round, so that whatever slows the machine
+down slows all of them. Every few rounds all of them are compiled anew: where a compilation has its memory changes a
+network's latency by several percent. Samples of one round and position stand at the same index. Before a
+round the distance of the cores is measured; while it is not as short as it can be, the round waits. A round whose
+threads waited for a core is done once more. Both only until "patience_s" have passed.
 """
 
 from __future__ import annotations
 
+import base64
 import gc
 import importlib
+import io
 import json
 import os
 import random
 import resource
 import sys
+import threading
 import time
 import traceback
 from contextlib import ExitStack
 from typing import Any, Callable
 
 from profilers.core_distance import CoreDistance
+from profilers.machine import difference, read_state
+from profilers.waiting import most_waiting, waited_s
 
 UNTIMED_S, TIMED_S = 0.005, 0.010
 """How long a turn runs a model before it takes the time, and while it does."""
@@ -48,21 +60,27 @@ Emit = Callable[[Any], Any]
 def main() -> None:
     """Run the job on standard input."""
     emit = claim_stdout()
-    job = json.load(sys.stdin)
+    job = json.loads(sys.stdin.readline())
     if job.get("cpus"):
         os.sched_setaffinity(0, job["cpus"])
     distance = CoreDistance(job["cpus"] or ()) if job["task"] == "measure" else None
+    threading.Thread(target=end_with_input, daemon=True).start()
     import numpy as np
 
     runtime = importlib.import_module("runtimes." + job["runtime"])
     if job["task"] == "measure":
         measure_groups(job, runtime, np, distance, emit)
-    elif job["task"] == "layers":
-        layer_times(job, runtime, np, emit)
     else:
-        infer(job, runtime, np, emit)
+        {"layers": layer_times, "infer": infer, "alone": alone, "support": support}[job["task"]](job, runtime, np, emit)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     emit({"event": "done", "peak_rss_bytes": peak_kib * 1024, "versions": runtime.versions()})
+
+
+def end_with_input() -> None:
+    """End this process with its standard input: whoever wanted the results is gone, or no longer waits for them."""
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
 
 
 def claim_stdout() -> Emit:
@@ -75,25 +93,38 @@ def claim_stdout() -> Emit:
 def measure_groups(job: Job, runtime: Any, np: Any, distance: Any, emit: Emit) -> None:
     """Time every group in turns with the reference; a group that fails is reported and passed over."""
     rng = random.Random(job["seed"])
-    placement = Placement(distance, job["nearest_s"])
-    with open_model(job, runtime, job["reference"]) as reference:
-        for number, group in enumerate(job["groups"]):
-            emit({"event": "started", "group": number})
-            try:
-                found = measure_group(job, runtime, np, rng, placement, reference, group)
-                emit({"event": "measured", "group": number, **found})
-            except Exception as error:
-                detail = traceback.format_exception_only(type(error), error)[-1].strip()
-                emit({"event": "failed", "group": number, "error": detail})
+    cores = Cores(distance, job["nearest_s"])
+    open_model(job, runtime, job["reference"]).__exit__(None, None, None)  # fails here if it fails at all
+    for number, group in enumerate(job["groups"]):
+        emit({"event": "started", "group": number})
+        try:
+            emit({"event": "measured", "group": number, **measure_group(job, runtime, np, rng, cores, group)})
+        except Exception as error:
+            detail = traceback.format_exception_only(type(error), error)[-1].strip()
+            emit({"event": "failed", "group": number, "error": detail})
 
 
-def measure_group(
-    job: Job, runtime: Any, np: Any, rng: random.Random, placement: Placement, reference: Any, group: Any
-) -> Any:
-    """Compile the models of one group and time them in turns with the reference."""
+def measure_group(job: Job, runtime: Any, np: Any, rng: random.Random, cores: Cores, group: Any) -> Any:
+    """Time the models of one group in turns with the reference, in several compilations."""
+    cores.be_patient(job["patience_s"])
+    before = read_state(job["cpus"] or ())
+    parts = [measure_compilation(job, runtime, np, rng, cores, group) for _ in range(job["compilations"])]
+    first = parts[0]
+    lists = ("reference_s", "distance_s", "waited_share")
+    return {
+        **{name: [value for part in parts for value in part[name]] for name in lists},
+        "samples_s": [[s for part in parts for s in part["samples_s"][index]] for index in range(len(group))],
+        "compilation": [number for number, part in enumerate(parts) for _ in part["reference_s"]],
+        **{name: first[name] for name in ("compile_s", "first_s", "supported_fraction")},
+        "machine": difference(before, read_state(job["cpus"] or ())),
+    }
+
+
+def measure_compilation(job: Job, runtime: Any, np: Any, rng: random.Random, cores: Cores, group: Any) -> Any:
+    """Compile reference and group, and time them in turns."""
     with ExitStack() as stack:
-        compile_s, models = [], [reference]
-        for model in group:
+        compile_s, models = [], []
+        for model in [job["reference"], *group]:
             start = time.perf_counter()
             models.append(stack.enter_context(open_model(job, runtime, model)))
             compile_s.append(time.perf_counter() - start)
@@ -102,19 +133,20 @@ def measure_group(
         for _ in range(job["warmups"] - 1):
             for model, feed in zip(models, feeds):
                 model.run(feed)
-        samples, distance_s = time_in_turns(job, rng, placement, models, feeds)
+        samples, distance_s, waited_share = time_in_turns(job, rng, cores, models, feeds)
         return {
             "reference_s": samples[0],
             "samples_s": samples[1:],
             "distance_s": distance_s,
-            "compile_s": compile_s,
+            "waited_share": waited_share,
+            "compile_s": compile_s[1:],
             "first_s": first_s[1:],
             "supported_fraction": [model.supported_fraction() for model in models[1:]],
         }
 
 
-class Placement:
-    """Where the machine has put the cores, and how near they can be.
+class Cores:
+    """Where the machine has put the cores, how near they can be, and how long to wait for that.
 
     Args:
         distance: measures it.
@@ -123,22 +155,39 @@ class Placement:
 
     def __init__(self, distance: Any, nearest_s: float | None) -> None:
         self._distance, self._nearest_s = distance, nearest_s or float("inf")
+        self._patience_end = 0.0
+        self._least_share = float("inf")
 
-    def wait_until_near(self, end: float) -> float | None:
-        """Wait while the cores are apart, until ``end`` at most; their distance then."""
+    def be_patient(self, patience_s: float) -> None:
+        """Wait for better rounds for so long from now on."""
+        self._patience_end = time.perf_counter() + patience_s
+
+    def is_patient(self) -> bool:
+        """Whether there is time left to wait or to repeat a round."""
+        return time.perf_counter() < self._patience_end
+
+    def were_ours(self, waited_share: float | None) -> bool:
+        """Whether a round's threads waited no longer than they do for each other."""
+        if waited_share is None:
+            return True
+        self._least_share = min(self._least_share, waited_share)
+        return waited_share <= most_waiting(self._least_share)
+
+    def wait_until_near(self) -> float | None:
+        """Wait while the cores are apart and patience lasts; their distance then."""
         while True:
             distance_s: float | None = self._distance.measure()
             if distance_s is None:
                 return None
             self._nearest_s = min(self._nearest_s, distance_s)
-            if distance_s <= NEAR * self._nearest_s or time.perf_counter() > end:
+            if distance_s <= NEAR * self._nearest_s or not self.is_patient():
                 return distance_s
             time.sleep(0.1)
 
 
 def time_in_turns(
-    job: Job, rng: random.Random, placement: Placement, models: Any, feeds: Any
-) -> tuple[list[list[float]], list[float | None]]:
+    job: Job, rng: random.Random, cores: Cores, models: Any, feeds: Any
+) -> tuple[list[list[float]], list[float | None], list[float | None]]:
     """Turns of every model a round, in random order, until the rounds or the seconds are used up.
 
     A turn is some untimed runs and then some timed ones. Deployed, a model finds the caches and cores as it left them
@@ -146,26 +195,35 @@ def time_in_turns(
     """
     samples: list[list[float]] = [[] for _ in models]
     distance_s: list[float | None] = []
+    waited_share: list[float | None] = []
     once_s = [seconds(model, feed) for model, feed in zip(models, feeds)]
     untimed = [runs_within(UNTIMED_S, time_s, most=12) for time_s in once_s]
     timed = runs_within(TIMED_S, min(once_s), most=8)
     order = list(range(len(models)))
-    spent_s, patience_end = 0.0, time.perf_counter() + job["patience_s"]
+    done, spent_s = 0, 0.0
     gc.collect()
     gc.disable()
-    for done in range(job["rounds"]):
-        if done >= 5 and spent_s > job["seconds"]:
-            break
-        distance_s += [placement.wait_until_near(patience_end)] * timed
-        start = time.perf_counter()
+    while done < job["rounds"] and (done < 5 or spent_s < job["seconds"]):
+        distance_s += [cores.wait_until_near()] * timed
+        start, waited_before_s = time.perf_counter(), waited_s()
         rng.shuffle(order)
         for index in order:
             for _ in range(untimed[index]):
                 models[index].run(feeds[index])
             samples[index] += [seconds(models[index], feeds[index]) for _ in range(timed)]
-        spent_s += time.perf_counter() - start
+        round_s = time.perf_counter() - start
+        share = share_waited(waited_before_s, round_s)
+        waited_share += [share] * timed
+        if cores.were_ours(share) or not cores.is_patient():
+            done, spent_s = done + 1, spent_s + round_s
     gc.enable()
-    return samples, distance_s
+    return samples, distance_s, waited_share
+
+
+def share_waited(before_s: float | None, round_s: float) -> float | None:
+    """How long the threads waited for a core since ``before_s``, over the round; None where nobody counts it."""
+    now_s = waited_s()
+    return None if now_s is None or before_s is None else (now_s - before_s) / round_s
 
 
 def runs_within(limit_s: float, run_s: float, most: int) -> int:
@@ -191,7 +249,14 @@ def make_inputs(job: Job, np: Any, model: Any) -> Any:
         with np.load(job["inputs"]) as arrays:
             return [np.ascontiguousarray(arrays[name][: job["batch_size"]]) for name in sorted(arrays.files)]
     generator = np.random.default_rng(job["seed"])
-    return [generator.standard_normal(shape).astype(dtype) for _, shape, dtype in model.input_specs()]
+    return [random_array(generator, shape, dtype) for _, shape, dtype in model.input_specs()]
+
+
+def random_array(generator: Any, shape: Any, dtype: str) -> Any:
+    """Random numbers; integers are 0 and 1, which are good as indices, masks and kinds."""
+    if dtype.startswith("int"):
+        return generator.integers(0, 2, shape, dtype)
+    return generator.standard_normal(shape).astype(dtype)
 
 
 def layer_times(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
@@ -205,22 +270,49 @@ def layer_times(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
     with runtime.compile(model["path"], threads, size, precision=model["precision"], profile=True) as counted:
         for _ in range(job["rounds"]):
             counted.run(feed)
-        emit({"event": "layers", "times_s": counted.layer_times(), "latency_s": latency_s})
+        times_s = counted.layer_times()
+        found = {"times_s": times_s, "operations_s": counted.operation_times(), "latency_s": latency_s}
+        emit({"event": "layers", **found})
+
+
+def support(job: Job, runtime: Any, np: Any, emit: Emit) -> None:  # noqa: ARG001
+    """Which operations of a model the runtime's own kernels compute."""
+    fraction, others = runtime.kernel_support(job["model"]["path"], job["threads"], job["batch_size"])
+    emit({"event": "support", "fraction": fraction, "unsupported": others})
 
 
 def infer(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
-    """Run every input through one model in batches, the last one padded, and write the first output."""
+    """Run every input through one model in batches, the last one padded, and tell the first output of each."""
     size = job["batch_size"]
     with np.load(job["inputs"]) as arrays:
         inputs = [arrays[name] for name in sorted(arrays.files)]
-    count, outputs = len(inputs[0]), []
+    count = len(inputs[0])
     with open_model(job, runtime, job["model"]) as model:
         for start in range(0, count, size):
             indices = np.arange(start, start + size) % count
-            outputs.append(model.run([np.ascontiguousarray(array[indices]) for array in inputs])[0].copy())
-        fraction = model.supported_fraction()
-    np.save(job["outputs"], np.concatenate(outputs)[:count])
-    emit({"event": "inferred", "supported_fraction": fraction})
+            output = model.run([np.ascontiguousarray(array[indices]) for array in inputs])[0]
+            packed = io.BytesIO()
+            np.save(packed, output[: count - start])
+            emit({"event": "outputs", "npy": base64.b64encode(packed.getvalue()).decode()})
+
+
+def alone(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
+    """Time one model that has the process to itself, as it will be deployed: loading, the first run, then many."""
+    cpus = job["cpus"] or ()
+    start = time.perf_counter()
+    with open_model(job, runtime, job["model"]) as model:
+        compile_s = time.perf_counter() - start
+        feed = make_inputs(job, np, model)
+        first_s = seconds(model, feed)
+        for _ in range(job["warmups"]):
+            model.run(feed)
+        before, end = read_state(cpus), time.perf_counter() + job["seconds"]
+        samples_s: list[float] = []
+        while time.perf_counter() < end or len(samples_s) < 5:
+            samples_s.append(seconds(model, feed))
+        machine = difference(before, read_state(cpus))
+        found = {"compile_s": compile_s, "first_s": first_s, "samples_s": samples_s, "machine": machine}
+        emit({"event": "alone", "supported_fraction": model.supported_fraction(), **found})
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ cpus = sorted(os.sched_getaffinity(0))
 def test_a_round_trip_takes_between_nanoseconds_and_milliseconds_and_leaves_the_affinity() -> None:
     distance = CoreDistance(cpus[:2])
 
-    found = [distance.measure() for _ in range(3)]
+    found = [distance.measure() for _ in range(50)]
 
-    assert all(s is not None and 2e-8 < s < 1e-3 for s in found)
+    answers = [s for s in found if s is not None]  # none comes while something else has the other core
+    assert answers
+    assert all(2e-8 < s < 1e-3 for s in answers)
     assert sorted(os.sched_getaffinity(0)) == cpus
 
 

@@ -1,0 +1,45 @@
+"""What kept a machine from its full speed while something was timed, in words."""
+
+from collections.abc import Mapping, Sequence
+
+STOLEN = 0.01
+"""Fraction of the time above which what a hypervisor took is worth a word."""
+SLOWED = 0.9
+"""A frequency below this part of the highest one seen is a throttled one."""
+
+
+def name_disturbances(
+    machines: Sequence[Mapping[str, float]], seconds: float, *, threads: int, cores: int
+) -> tuple[str, ...]:
+    """Sentences, one a disturbance.
+
+    Args:
+        machines: what the machine did during each of several measurements (profilers/machine.py).
+        seconds: that they took together.
+        threads: that computed.
+        cores: physical cores that they could use.
+    """
+
+    def total(name: str) -> float:
+        return sum(machine.get(name, 0.0) for machine in machines)
+
+    found = []
+    if total("throttled_periods"):
+        found.append(
+            f"a CPU quota (cgroup) stopped the process {total('throttled_periods'):.0f} times, for "
+            f"{total('throttled_s'):.2f} s in all: raise the quota, or ask for fewer threads"
+        )
+    if total("hot_cpus"):
+        found.append(f"the CPU slowed down for heat {total('hot_cpus'):.0f} times: cool it, or measure more slowly")
+    if seconds and total("stolen_s") > STOLEN * seconds * threads:
+        share = total("stolen_s") / (seconds * threads)
+        found.append(f"the hypervisor gave {share:.0%} of the CPU time to others: measure on a host of your own")
+    clocks_hz = [machine["frequency_hz"] for machine in machines if "frequency_hz" in machine]
+    if clocks_hz and min(clocks_hz) < SLOWED * max(clocks_hz):
+        found.append(
+            f"the clock went from {max(clocks_hz) / 1e9:.1f} down to {min(clocks_hz) / 1e9:.1f} GHz: set the frequency "
+            "governor to performance, or fix the clock"
+        )
+    if threads > cores:
+        found.append(f"{threads} threads share {cores} cores: they wait for each other; ask for at most {cores}")
+    return tuple(found)

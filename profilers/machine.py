@@ -1,0 +1,123 @@
+"""What the machine did while something was timed: throttling, stolen time, frequency, energy.
+
+Part of the worker: standard library only, in the syntax of Python 3.8. What a system does not tell is absent.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Any, Dict, List, Optional, Sequence
+
+State = Dict[str, Any]
+
+
+def read_state(cpus: Sequence[int], root: str = "/") -> State:
+    """Counters of now, as far as they can be read.
+
+    Args:
+        cpus: the logical CPUs that count; all of them if empty.
+        root: where /proc and /sys are.
+    """
+    state: State = {
+        **_cgroup_throttling(root),
+        "stolen_s": _stolen_s(root, cpus),
+        "hot_cpus": _total(_cpu_files(root, cpus, "thermal_throttle/core_throttle_count")),
+        "frequency_hz": _mean_hz(_cpu_files(root, cpus, "cpufreq/scaling_cur_freq")),
+        "energy_uj": _energy_uj(root),
+    }
+    return {name: value for name, value in state.items() if value is not None}
+
+
+def difference(before: State, after: State) -> State:
+    """What happened between two states: differences of counters, the energy in joules, the last frequency."""
+    found: State = {
+        name: after[name] - before[name]
+        for name in ("throttled_periods", "throttled_s", "stolen_s", "hot_cpus")
+        if name in before and name in after
+    }
+    if "frequency_hz" in after:
+        found["frequency_hz"] = after["frequency_hz"]
+    energy_j = _energy_between(before.get("energy_uj"), after.get("energy_uj"))
+    return found if energy_j is None else {**found, "energy_j": energy_j}
+
+
+def _energy_between(before: Any, after: Any) -> Optional[float]:
+    """Joules of all packages; a counter that started again from zero has its range added."""
+    if not before or not after or before.keys() != after.keys():
+        return None
+    total_uj = 0
+    for package, (end_uj, range_uj) in after.items():
+        spent_uj = end_uj - before[package][0]
+        total_uj += spent_uj if spent_uj >= 0 else spent_uj + range_uj
+    return total_uj * 1e-6
+
+
+def _cgroup_throttling(root: str) -> State:
+    """Periods and seconds in which a CPU quota stopped this process's cgroups, version 2 or 1."""
+    periods, seconds, told = 0, 0.0, False
+    for folder in _cgroup_folders(root):
+        lines = (_read(os.path.join(folder, "cpu.stat")) or "").splitlines()
+        stat = dict(line.split() for line in lines if len(line.split()) == 2)
+        if "nr_throttled" in stat:
+            told = True
+            periods += int(stat["nr_throttled"])
+            seconds += int(stat.get("throttled_usec", 0)) * 1e-6 + int(stat.get("throttled_time", 0)) * 1e-9
+    return {"throttled_periods": periods, "throttled_s": seconds} if told else {}
+
+
+def _cgroup_folders(root: str) -> List[str]:
+    folders = []
+    for line in (_read(os.path.join(root, "proc/self/cgroup")) or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for mount in ("", "unified") if not controllers else (controllers, "cpu"):
+            for depth in range(len(parts) + 1):
+                folder = os.path.join(root, "sys/fs/cgroup", mount, *parts[:depth])
+                if folder not in folders:
+                    folders.append(folder)
+    return folders
+
+
+def _stolen_s(root: str, cpus: Sequence[int]) -> Optional[float]:
+    """Seconds that the hypervisor gave to others while a CPU had work."""
+    names = {"cpu" + str(cpu) for cpu in cpus} or {"cpu"}
+    rows = [line.split() for line in (_read(os.path.join(root, "proc/stat")) or "").splitlines()]
+    ticks = [int(row[8]) for row in rows if row and row[0] in names and len(row) > 8]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
+
+
+def _energy_uj(root: str) -> Optional[Dict[str, List[int]]]:
+    """Package → counter and its range in microjoules, as RAPL tells them to those who may read them."""
+    found = {}
+    for folder in glob.glob(os.path.join(root, "sys/class/powercap/*-rapl:*")):
+        name = os.path.basename(folder)
+        energy, most = (_read(os.path.join(folder, file)) for file in ("energy_uj", "max_energy_range_uj"))
+        if name.count(":") == 1 and energy and most:  # two colons: a part of a package
+            found[name] = [int(energy), int(most)]
+    return found or None
+
+
+def _cpu_files(root: str, cpus: Sequence[int], name: str) -> List[int]:
+    which = ["cpu" + str(cpu) for cpu in cpus] or ["cpu[0-9]*"]
+    paths = [path for cpu in which for path in glob.glob(os.path.join(root, "sys/devices/system/cpu", cpu, name))]
+    return [int(text) for text in map(_read, paths) if text]
+
+
+def _total(values: List[int]) -> Optional[int]:
+    return sum(values) if values else None
+
+
+def _mean_hz(values_khz: List[int]) -> Optional[float]:
+    return 1000.0 * sum(values_khz) / len(values_khz) if values_khz else None
+
+
+def _read(path: str) -> Optional[str]:
+    """Content of a small system file; None where it is absent or not for us, as RAPL's often is."""
+    try:
+        with open(path) as file:
+            return file.read().strip() or None
+    except (OSError, ValueError):
+        return None

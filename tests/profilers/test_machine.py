@@ -1,0 +1,54 @@
+"""What a machine tells of itself, from system files as they are found, and silence where it tells nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from profilers.machine import difference, read_state
+
+
+def write(root: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return str(root)
+
+
+def machine(root: Path, *, periods: int, stolen: int, energy: int) -> str:
+    return write(
+        root,
+        {
+            "proc/self/cgroup": "0::/job/one\n",
+            "sys/fs/cgroup/job/cpu.stat": f"usage_usec 5\nnr_throttled {periods}\nthrottled_usec {periods * 1000}\n",
+            "proc/stat": f"cpu  1 0 1 1 0 0 0 99 0 0\ncpu0 1 0 1 1 0 0 0 {stolen} 0 0\ncpu1 1 0 1 1 0 0 0 50 0 0\n",
+            "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "2000000\n",
+            "sys/class/powercap/intel-rapl:0/energy_uj": f"{energy}\n",
+            "sys/class/powercap/intel-rapl:0/max_energy_range_uj": "1000000\n",
+            "sys/class/powercap/intel-rapl:0:0/energy_uj": "7\n",
+            "sys/class/powercap/intel-rapl:0:0/max_energy_range_uj": "9\n",
+        },
+    )
+
+
+def test_what_happened_meanwhile_is_told_and_a_counter_that_wrapped_is_put_right(tmp_path: Path) -> None:
+    before = read_state([0], machine(tmp_path, periods=2, stolen=100, energy=900_000))
+    after = read_state([0], machine(tmp_path, periods=5, stolen=300, energy=100_000))
+    assert difference(before, after) == pytest.approx(
+        {"throttled_periods": 3, "throttled_s": 0.003, "stolen_s": 2.0, "frequency_hz": 2e9, "energy_j": 0.2}
+    )
+
+
+def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
+    assert read_state([0], str(tmp_path)) == {}
+    assert difference({}, {}) == {}
+    assert "energy_j" not in difference({"energy_uj": {"a": [1, 9]}}, {"energy_uj": {"b": [2, 9]}})
+
+
+def test_version_1_groups_count_in_nanoseconds(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "3:cpu,cpuacct:/a\n2:memory:/b\n",
+        "sys/fs/cgroup/cpu/a/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 5000000\n",
+    }
+    state = read_state([], write(tmp_path, files))
+    assert state["throttled_periods"] == 4
+    assert state["throttled_s"] == pytest.approx(0.005)
