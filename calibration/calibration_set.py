@@ -28,8 +28,8 @@ class CalibrationSet:
     seed: int
     sha256: str
 
-    def inputs(self, split: Split) -> NDArray[np.float32]:
-        """Normalised inputs [n, *input_shape], not augmented.
+    def inputs(self, split: Split) -> NDArray[Any]:
+        """Inputs [n, *input_shape], as for evaluation.
 
         Args:
             split: the training split that the set was drawn from.
@@ -39,7 +39,7 @@ class CalibrationSet:
         """
         if max(self.indices) >= len(split):
             raise DataError(f"The calibration set names sample {max(self.indices)} of {len(split)}: draw it again")
-        inputs = split.inputs(np.asarray(self.indices, np.int64))
+        inputs: NDArray[Any] = split.inputs(np.asarray(self.indices, np.int64))
         broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
         if broken.any():
             first = self.indices[int(np.argmax(broken))]
@@ -67,47 +67,51 @@ class CalibrationSet:
             raise DataError(f"This is not a calibration set of this version ({error}): draw it again") from error
 
 
-def draw_calibration_set(splits: Splits, size: int, seed: int) -> CalibrationSet:
-    """Draw ``size`` training samples at random, the same number of every class as far as there are enough.
+USUAL_SIZE = 1024
+
+
+def draw_calibration_set(splits: Splits, size: int | None, seed: int) -> CalibrationSet:
+    """Draw ``size`` training samples at random, the same number of every stratum as far as there are enough.
 
     Samples whose content also occurs in the evaluation split are never drawn.
 
     Args:
         splits: where to draw from.
-        size: number of samples, at least 1.
+        size: number of samples, at least 1; None for 1024, or for all that there are.
         seed: the same seed draws the same samples.
 
     Raises:
         DataError: there are not ``size`` such samples.
     """
-    if size < 1:
+    wanted = USUAL_SIZE if size is None else size
+    if wanted < 1:
         raise DataError(f"A calibration set needs at least one sample, not {size}")
     held_out = set(_digests(splits.test, range(len(splits.test))))
     rng = np.random.default_rng(seed)
-    labels = splits.train.labels
-    shuffled, tie = rng.permutation(len(labels)), rng.permutation(len(splits.train.classes))
+    strata = splits.train.strata
+    shuffled, tie = rng.permutation(len(strata)), rng.permutation(int(strata.max(initial=0)) + 1)
     digests: dict[int, str] = {}
     while True:  # until every sample that would be drawn is known to be absent from the evaluation split
-        drawn = [int(index) for index in _balanced(shuffled, labels, tie)[:size]]
+        drawn = [int(index) for index in _balanced(shuffled, strata, tie)[:wanted]]
         unknown = [index for index in drawn if index not in digests]
         if not unknown:
             break
         digests.update(zip(unknown, _digests(splits.train, unknown), strict=True))
         shuffled = shuffled[[digests.get(int(index)) not in held_out for index in shuffled]]
-    if len(drawn) < size:
+    if len(drawn) < (size or 1):
         raise DataError(
-            f"A calibration set of {size} samples was asked for, but {splits.name} has {len(drawn)} training samples "
-            "that evaluation does not use. Ask for fewer"
+            f"A calibration set of {size or wanted} samples was asked for, but {splits.name} has {len(drawn)} training "
+            "samples that evaluation does not use. Ask for fewer"
         )
     return CalibrationSet(tuple(sorted(drawn)), seed, _content(digests[index] for index in sorted(drawn)))
 
 
-def _balanced(shuffled: NDArray[np.int64], labels: NDArray[np.int64], tie: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Samples reordered such that every prefix holds the classes in shares as equal as can be, in turns of ``tie``."""
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    present, counts = np.unique(labels[shuffled], return_counts=True)
+def _balanced(shuffled: NDArray[np.int64], strata: NDArray[np.int64], tie: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Samples reordered such that every prefix holds the strata in shares as equal as can be, in turns of ``tie``."""
+    ordered = shuffled[np.argsort(strata[shuffled], kind="stable")]
+    present, counts = np.unique(strata[shuffled], return_counts=True)
     turn = np.concatenate([np.arange(count) for count in counts]) if len(counts) else np.arange(0)
-    return by_class[np.lexsort((np.repeat(tie[present], counts), turn))]
+    return ordered[np.lexsort((np.repeat(tie[present], counts), turn))]
 
 
 def _digests(split: Split, indices: Iterable[int]) -> list[str]:

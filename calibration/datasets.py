@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,22 +10,44 @@ from numpy.typing import NDArray
 from calibration.pictures import Normalisation, Preprocessing
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step of training sees.
+
+    Args:
+        inputs: [n, *input_shape].
+        labels: [n, …] what the network should say of each; ragged ones are padded.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[Any]
+
+
 class Split(Protocol):
     """Samples that can be drawn by index, decoded when they are asked for.
 
-    ``preprocessing`` says how a new image becomes such an input; None where inputs are no images.
+    A sample is one array: an image [channels, height, width] in float32, or token sequences [k, length] in int64, the
+    k tensors of a text stacked.
+
+    ``classes`` names what the network tells apart, empty where it is nothing. ``labels`` [n, …] is what it should say
+    of each sample, ``strata`` [n] the group of each, of which calibration draws equal shares. ``preprocessing`` says
+    how a new image becomes a sample; None where samples are no images.
     """
 
     classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
+    strata: NDArray[np.int64]
     input_shape: tuple[int, ...]
     preprocessing: Preprocessing | None
 
     def __len__(self) -> int:
         """Number of samples."""
 
-    def inputs(self, indices: NDArray[np.int64], augment: np.random.Generator | None = None) -> NDArray[np.float32]:
-        """Normalised network inputs [len(indices), *input_shape], augmented as for training if asked."""
+    def inputs(self, indices: NDArray[np.int64]) -> NDArray[Any]:
+        """Network inputs [len(indices), *input_shape], as for evaluation."""
+
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """The same samples augmented for training, with their labels."""
 
     def digest(self, index: int) -> str:
         """SHA-256 of one sample's content before normalisation: the same picture has the same digest.

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.datasets import Batch
 from calibration.pictures import Normalisation, Preprocessing, random_crop
 
 DIGITS = Normalisation((0.3053,), (0.3760,), scale=16.0)
@@ -24,7 +25,7 @@ class DigitSplit:
     input_shape: tuple[int, ...] = (1, 8, 8)
 
     def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], normalisation: Normalisation):
-        self.labels = labels
+        self.labels = self.strata = labels
         self._pictures = pictures
         self._normalisation = normalisation
         self.preprocessing: Preprocessing | None = Preprocessing("L", (8, 8), normalisation.mean, normalisation.std)
@@ -33,10 +34,13 @@ class DigitSplit:
         """Number of samples."""
         return len(self.labels)
 
-    def inputs(self, indices: NDArray[np.int64], augment: np.random.Generator | None = None) -> NDArray[np.float32]:
-        """Normalised inputs [len(indices), 1, 8, 8], shifted by up to a pixel if ``augment`` is given."""
-        pictures = self._pictures[indices]
-        return self._normalisation(pictures if augment is None else random_crop(pictures, 1, augment))
+    def inputs(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Normalised inputs [len(indices), 1, 8, 8]."""
+        return self._normalisation(self._pictures[indices])
+
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """The same digits shifted by up to a pixel, and which they are."""
+        return Batch(self._normalisation(random_crop(self._pictures[indices], 1, rng)), self.labels[indices])
 
     def digest(self, index: int) -> str:
         """SHA-256 of one digit's pixels."""

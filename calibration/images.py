@@ -1,10 +1,7 @@
 """Image folders, plain or zipped: an index at once, pictures when they are asked for."""
 
 import hashlib
-import io
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from calibration.datasets import Batch
+from calibration.decoding import SUFFIXES, open_image, unreadable
 from calibration.errors import DataError
+from calibration.picture_cache import PictureCache
 from calibration.pictures import (
     IMAGES,
     Geometry,
@@ -24,7 +24,6 @@ from calibration.pictures import (
 )
 from calibration.sources import Source, open_source
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp")
 SMALL_SIDE = 64
 """Pictures no larger than this on both sides stay at their size."""
 
@@ -64,7 +63,7 @@ class ImageSplit:
         cache_bytes: int = 2**30,
     ):
         self.classes = index.classes
-        self.labels = index.labels
+        self.labels = self.strata = index.labels
         self.input_shape: tuple[int, ...] = (3, *geometry.input_size)
         self.preprocessing: Preprocessing | None = Preprocessing(
             "RGB", geometry.input_size, normalisation.mean, normalisation.std, geometry.shorter_side
@@ -73,50 +72,41 @@ class ImageSplit:
         self._members = index.members
         self._geometry = geometry
         self._normalisation = normalisation
-        self._kept: dict[int, Picture] = {}
-        self._free_bytes = cache_bytes
+        self._pictures = PictureCache(self._decode, cache_bytes)
 
     def __len__(self) -> int:
         """Number of samples."""
         return len(self._members)
 
-    def inputs(self, indices: NDArray[np.int64], augment: np.random.Generator | None = None) -> NDArray[np.float32]:
-        """Normalised inputs [len(indices), 3, height, width], augmented if a generator is given.
+    def inputs(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Normalised inputs [len(indices), 3, height, width].
 
         Raises:
             DataError: an image cannot be read or does not fit the others.
         """
-        pictures = self._pictures([int(index) for index in indices])
-        if augment is None:
-            return self._normalisation(self._geometry.plain(pictures))
-        return self._normalisation(self._geometry.augmented(pictures, augment))
+        return self._normalisation(self._geometry.plain(self._pictures(indices.tolist())))
+
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        """The same images augmented, and their classes.
+
+        Raises:
+            DataError: as `inputs` does.
+        """
+        pictures = self._geometry.augmented(self._pictures(indices.tolist()), rng)
+        return Batch(self._normalisation(pictures), self.labels[indices])
 
     def digest(self, index: int) -> str:
         """SHA-256 of the decoded picture: the same in any lossless file format."""
-        kept = self._kept.get(index)
-        picture = self._decode(index) if kept is None else kept
+        picture = self._pictures.one(index)
         return hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
-
-    def _pictures(self, indices: Sequence[int]) -> list[Picture]:
-        missing = sorted({index for index in indices if index not in self._kept})
-        decoded: dict[int, Picture] = {}
-        if missing:
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                decoded = dict(zip(missing, pool.map(self._decode, missing), strict=True))
-        pictures = [decoded[index] if index in decoded else self._kept[index] for index in indices]
-        for index, picture in decoded.items():
-            if picture.nbytes <= self._free_bytes:
-                self._kept[index] = picture
-                self._free_bytes -= picture.nbytes
-        return pictures
 
     def _decode(self, index: int) -> Picture:
         member = self._members[index]
-        with _open(self._source, member) as image:
+        with open_image(self._source, member) as image:
             try:
                 return self._geometry.keep(image.convert("RGB"))
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                raise _unreadable(self._source, member, error) from error
+                raise unreadable(self._source, member, error) from error
             except DataError as error:
                 raise DataError(f"{self._source.root}: {member} {error}") from error
 
@@ -175,7 +165,7 @@ def _geometry(source: Source, *indices: Index) -> Geometry:
     for index in indices:
         for first in np.unique(index.labels, return_index=True)[1]:
             member = index.members[first]
-            with _open(source, member) as image:
+            with open_image(source, member) as image:
                 sizes[image.size] = member
     if any(max(size) > SMALL_SIDE for size in sizes):
         return LargePictures()
@@ -184,16 +174,3 @@ def _geometry(source: Source, *indices: Index) -> Geometry:
         raise DataError(f"{source.root}: small images must all have one size, but there are {examples}. Resize them")
     width, height = next(iter(sizes))
     return SmallPictures((height, width))
-
-
-def _open(source: Source, member: str) -> Image.Image:
-    """The image in a file, its header read."""
-    content = source.read(member)
-    try:
-        return Image.open(io.BytesIO(content))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(source, member, error) from error
-
-
-def _unreadable(source: Source, member: str, error: Exception) -> DataError:
-    return DataError(f"{source.root}: {member} is not a readable image ({error}). Repair or remove it")

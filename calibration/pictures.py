@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.errors import DataError
+from calibration.letterbox import Letterbox
 
 Picture = NDArray[np.uint8]
 """One decoded picture [height, width, channels]."""
@@ -166,6 +167,7 @@ class Preprocessing:
         mean: of every channel, pixels being between 0 and 1.
         std: the same.
         shorter_side: as a `Geometry` has it; where it is None, the whole image is resized to ``size``.
+        frame: grey level around the whole image, which then keeps its proportions and has one side as in ``size``.
     """
 
     mode: str
@@ -173,6 +175,7 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     shorter_side: int | None = None
+    frame: int | None = None
 
     def __call__(self, image: Image.Image) -> NDArray[np.float32]:
         """One image as the network sees it, [channels, height, width]; the same as for evaluation."""
@@ -180,6 +183,9 @@ class Preprocessing:
         if self.shorter_side:
             large = LargePictures(self.shorter_side, self.size)
             pictures = large.plain([large.keep(coloured)])
+        elif self.frame is not None:
+            letterbox = Letterbox.of(coloured.size, self.size[0])
+            pictures = letterbox.framed(letterbox.resized(coloured), self.frame)[None]
         else:
             pictures = np.asarray(coloured.resize(self.size[::-1], Image.Resampling.BILINEAR))[None]
         (inputs,) = Normalisation(self.mean, self.std)(pictures.reshape(1, *self.size, -1))
@@ -189,4 +195,5 @@ class Preprocessing:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """From plain data, lists in the place of tuples."""
         height, width = data["size"]
-        return cls(data["mode"], (height, width), tuple(data["mean"]), tuple(data["std"]), data["shorter_side"])
+        geometry = data["shorter_side"], data.get("frame")
+        return cls(data["mode"], (height, width), tuple(data["mean"]), tuple(data["std"]), *geometry)

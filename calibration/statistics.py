@@ -1,6 +1,6 @@
 """Layer statistics: the second moments of every layer's inputs, from which reconstruction errors follow exactly."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.errors import DataError
+from calibration.padding import real_positions, without_padding
 
 CHUNK_BYTES = 32 * 2**20
 """How much of a layer's input is unfolded at a time."""
@@ -44,7 +45,8 @@ def collect_statistics(
 ) -> Iterator[tuple[str, LayerStatistics]]:
     """Statistics of the named layers' inputs, in the order of ``names``.
 
-    One pass over the data serves as many layers as have room for their Hessians, all of them if they fit.
+    One pass over the data serves as many layers as have room for their Hessians, all of them if they fit. Positions
+    that hold only padding are left out, where the model is a `calibration.padding.PaddedNetwork`.
 
     Args:
         model: run in eval mode; unchanged afterwards.
@@ -57,14 +59,15 @@ def collect_statistics(
         ValueError: a module is of another kind, or several passes are needed and ``batches`` can be read but once.
         DataError: there is no batch, a layer was not reached, or its inputs hold NaN or infinity.
     """
-    moments = [_Moments(name, _layer(model, name)) for name in names]
+    padding = _Padding(model)
+    moments = [_Moments(name, _layer(model, name), padding) for name in names]
     passes = _passes(moments, memory_bytes)
     if len(passes) > 1 and iter(batches) is batches:
         raise ValueError(f"{len(passes)} passes over the data are needed, which an iterator cannot give: pass a list")
     total = len(passes) * len(batches) if isinstance(batches, Sized) else 0
     done = 0
     for group in passes:
-        for _ in _run(model, {layer.layer: layer.hook for layer in group}, batches):
+        for _ in _run(model, [(model, padding.hook), *((layer.layer, layer.hook) for layer in group)], batches):
             done += 1
             if progress:
                 progress(done, total)
@@ -89,7 +92,7 @@ def capture_inputs(model: nn.Module, name: str, batches: Iterable[Tensor]) -> Te
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         captured.append(inputs[0].clone())
 
-    for _ in _run(model, {model.get_submodule(name): keep}, batches):
+    for _ in _run(model, [(model.get_submodule(name), keep)], batches):
         pass
     if not captured:
         raise DataError(f"Layer {name} saw no data: the network never runs it, or there is no batch")
@@ -114,12 +117,25 @@ def patches(layer: Layer, inputs: Tensor) -> Iterator[Tensor]:
     yield from (_windows(layer, chunk) for chunk in _chunks(images, _columns_size(layer, images)))
 
 
+class _Padding:
+    """Which positions of the batch that runs are real, found by the network's forward hook."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.real: Tensor | None = None
+
+    def hook(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Look at one batch."""
+        self.real = real_positions(self.model, inputs[0])
+
+
 class _Moments:
     """Sums of XXᵀ of one layer, filled by its forward hook."""
 
-    def __init__(self, name: str, layer: Layer):
+    def __init__(self, name: str, layer: Layer, padding: _Padding):
         self.name = name
         self.layer = layer
+        self.padding = padding
         self.samples = 0
         groups = 1 if isinstance(layer, nn.Linear) else layer.groups
         self.shape = (groups, layer.weight[0].numel(), layer.weight[0].numel())
@@ -129,13 +145,13 @@ class _Moments:
         """Add one batch: products in the data's precision a chunk, sums of chunks in float64."""
         if self._sum is None:
             self._sum = torch.zeros(self.shape, dtype=torch.float64)
-        batch = inputs[0].detach()
+        batch = without_padding(inputs[0].detach(), self.padding.real)
         batch = batch if batch.dtype == torch.float64 else batch.float()
         for chunk in patches(self.layer, batch):
             self._sum += torch.bmm(chunk.transpose(1, 2), chunk)
         if not bool(torch.isfinite(self._sum).all()):
             raise DataError(f"The inputs of layer {self.name} hold NaN or infinity: check the data and the weights")
-        self.samples += len(batch)
+        self.samples += len(inputs[0])
 
     def statistics(self) -> LayerStatistics:
         """H = 2XXᵀ with columns in the weight's order."""
@@ -170,9 +186,9 @@ def _passes(moments: Sequence[_Moments], memory_bytes: int) -> list[list[_Moment
     return passes
 
 
-def _run(model: nn.Module, hooks: Mapping[nn.Module, Hook], batches: Iterable[Tensor]) -> Iterator[None]:
+def _run(model: nn.Module, hooks: Iterable[tuple[nn.Module, Hook]], batches: Iterable[Tensor]) -> Iterator[None]:
     """Run the model over the batches, a step a batch, then take the hooks off and put its modes back."""
-    handles = [module.register_forward_pre_hook(hook) for module, hook in hooks.items()]
+    handles = [module.register_forward_pre_hook(hook) for module, hook in hooks]
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

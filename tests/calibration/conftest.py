@@ -5,6 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import AutoTokenizer
+
+from calibration.tokens import TextEncoder
+from tests.pretrained import save_tokenizer
 
 MakeImages = Callable[..., Path]
 
@@ -42,3 +46,11 @@ def zip_folder() -> Callable[[Path], Path]:
         return target
 
     return pack
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> TextEncoder:
+    """Sequences of 12 tokens, of few words and all letters."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_tokenizer(folder)
+    return TextEncoder(AutoTokenizer.from_pretrained(folder), 12, ("input_ids", "attention_mask", "token_type_ids"))

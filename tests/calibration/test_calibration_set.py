@@ -19,13 +19,13 @@ class Numbers:
 
     def __init__(self, values, labels, classes=3):
         self.values = np.asarray(values, np.float32)
-        self.labels = np.asarray(labels, np.int64)
+        self.labels = self.strata = np.asarray(labels, np.int64)
         self.classes = tuple(str(c) for c in range(classes))
 
     def __len__(self):
         return len(self.labels)
 
-    def inputs(self, indices, augment=None):
+    def inputs(self, indices):
         return self.values[indices][:, None]
 
     def digest(self, index):

@@ -34,12 +34,12 @@ def test_another_normalisation_is_used():
 def test_augmentation_shifts_by_at_most_one_pixel_and_is_seeded():
     split = load_splits(None, Normalisation((0.0,), (1.0,), scale=16)).train
     plain = split.inputs(np.arange(50))[:, 0]
-    moved = split.inputs(np.arange(50), np.random.default_rng(3))[:, 0]
+    moved = split.batch(np.arange(50), np.random.default_rng(3)).inputs[:, 0]
     padded = np.pad(plain, ((0, 0), (1, 1), (1, 1)))
     shifts = [padded[:, top : top + 8, left : left + 8] for top in range(3) for left in range(3)]
     assert all(any(np.array_equal(moved[i], shift[i]) for shift in shifts) for i in range(50))
     assert not np.array_equal(moved, plain)
-    assert np.array_equal(moved, split.inputs(np.arange(50), np.random.default_rng(3))[:, 0])
+    assert np.array_equal(moved, split.batch(np.arange(50), np.random.default_rng(3)).inputs[:, 0])
 
 
 def test_splits_are_the_same_every_time():

@@ -75,7 +75,7 @@ def test_large_pictures_are_resized_and_cropped_in_the_middle(make_images):
     split = load_splits(make_images(sizes=((300, 400), (80, 60), (256, 256)))).train
     assert split.input_shape == (3, 224, 224)
     assert split.inputs(np.arange(3)).shape == (3, 3, 224, 224)
-    assert split.inputs(np.arange(3), np.random.default_rng(0)).shape == (3, 3, 224, 224)
+    assert split.batch(np.arange(3), np.random.default_rng(0)).inputs.shape == (3, 3, 224, 224)
     ramp = np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 256, 3))
     kept = LargePictures().keep(Image.fromarray(ramp))
     assert LargePictures().plain([kept])[0, :, 0, 0].tolist() == list(range(16, 240))

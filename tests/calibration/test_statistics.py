@@ -119,3 +119,31 @@ def test_captured_inputs_are_what_the_layer_saw():
     torch.testing.assert_close(captured, functional.relu(model[0](inputs)).detach())
     with pytest.raises(DataError, match="saw no data"):
         capture_inputs(model, "2", [])
+
+
+class _Padded(nn.Module):
+    """Two layers over positions, of which those that begin with 0 are padding; it drops the last if nobody has it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def real_positions(self, samples):
+        real = samples[..., 0] != 0
+        return real[:, : int(real.any(dim=0).nonzero().max()) + 1]
+
+    def forward(self, samples):
+        return self.head(self.inner(samples[:, : self.real_positions(samples).shape[1]]).sum(1))
+
+
+def test_padding_is_not_counted():
+    model, samples = _Padded(), torch.randn(6, 5, 3)
+    samples[:2, 2:, 0] = 0
+    samples[:, 4:, 0] = 0
+    found = dict(collect_statistics(model, ["inner", "head"], [samples[:3], samples[3:]]))
+    rows = samples[samples[..., 0] != 0].double()
+    assert len(rows) == 2 * 2 + 4 * 4
+    assert found["inner"].hessian == pytest.approx((2 * rows.T @ rows).numpy(), rel=1e-5)
+    assert found["inner"].samples == found["head"].samples == 6
+    pooled = model.inner(samples[:, :4]).sum(1).double()
+    assert found["head"].hessian == pytest.approx((2 * pooled.T @ pooled).detach().numpy(), rel=1e-5)
