@@ -1,10 +1,10 @@
 """What the pipeline asks of a model family. Nothing else in the code knows a model's name."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from calibration.datasets import Splits
 
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Runs inputs [n, ...] through a network, wherever it runs, and gives its outputs [n, ...]."""
+Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Runs samples [n, …] through a deployed network, wherever it runs, and gives its outputs [n, …]."""
+
+Feeds = dict[str, NDArray[Any]]
+"""What a deployed network is fed: arrays [n, …] by the names of its inputs, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +56,81 @@ class Score:
         metric: what was measured, such as ``top-1 accuracy``.
         value: between 0 and 1, larger is better.
         per_sample: [n] one value a sample; its mean is ``value`` where the metric is a mean.
+        others: values of further metrics that are usually given beside it, by name.
     """
 
     metric: str
     value: float
     per_sample: NDArray[np.float64]
+    others: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a family is trained and how much of it fits into memory at a time.
+
+    Args:
+        optimizer: of gradual pruning: SGD with Nesterov's momentum, or AdamW.
+        peak_lr: its largest learning rate.
+        weight_decay: of all parameters.
+        training_batch: samples a step, also of post-training correction.
+        correction_lr: of Adam in post-training correction.
+        block_weight: of the blocks' relative squared errors there, beside the loss of the outputs.
+        training_block_weight: the same in gradual pruning, where hidden states are distilled as well.
+        inference_batch: samples at a time where nothing is learnt.
+        statistics_batch: samples at a time where layers' inputs are unfolded into their second moments.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    peak_lr: float = 0.05
+    weight_decay: float = 1e-4
+    training_batch: int = 128
+    correction_lr: float = 6e-3
+    block_weight: float = 25.0
+    training_block_weight: float = 0.0
+    inference_batch: int = 256
+    statistics_batch: int = 64
 
 
 class ModelAdapter(Protocol):
-    """A family of networks: how to load, split, run, judge and train one."""
+    """A family of networks: how to load, split, run, judge and train one.
+
+    A *network* takes one tensor of samples [n, …] and gives one raw output [n, …], such as logits: that is what is
+    searched and trained. Its *deployed* form takes the inputs and gives the outputs that users of such networks know.
+    """
 
     name: str
     metric: str
-    family: str
-    """What the outputs mean to a program that serves the network, see `pipeline.serving.record`."""
     task: str
     """What the network does, in Hugging Face's words, such as ``image-classification``."""
+    recipe: Recipe
+
+    def load_data(self, data: Path | None, weights: Path | None, input_size: int | None) -> Splits:
+        """The data, every sample at ``input_size`` pixels a side or tokens; None for the family's usual size.
+
+        ``weights`` may say how data becomes samples, as a tokenizer beside them does.
+        """
 
     def load(self, weights: Path | None, data: Splits) -> nn.Module:
         """The dense network in eval mode, with ``weights`` or, for embedded models, trained on the spot and cached."""
 
-    def units(self, model: nn.Module, input_shape: Sequence[int]) -> list[Unit]:
-        """Every convolution and linear layer in execution order, with those that may be compressed marked."""
+    def units(self, model: nn.Module, sample: Tensor) -> list[Unit]:
+        """Every convolution and linear layer in the order in which ``sample`` [1, …] runs through them.
+
+        Those that may be compressed are marked.
+        """
 
     def blocks(self, model: nn.Module) -> list[str]:
         """Names of the modules whose outputs post-training correction matches to the dense network's."""
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """What is exported and judged: takes the tensors of `feeds` in their order and gives one output [n, …].
+
+        It is ``model`` itself, or holds it as its attribute ``network``.
+        """
+
+    def feeds(self, inputs: NDArray[Any]) -> Feeds:
+        """The deployed network's inputs for samples [n, …]."""
 
     def calibration_loss(self, outputs: Tensor, dense_outputs: Tensor) -> Tensor:
         """[n] loss >= 0 of each sample against the dense network's outputs; needs no labels."""
@@ -85,8 +138,11 @@ class ModelAdapter(Protocol):
     def training_loss(self, outputs: Tensor, dense_outputs: Tensor, labels: Tensor) -> Tensor:
         """Scalar loss for gradual pruning: task loss with distillation from the dense network."""
 
+    def training_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """[n] between 0 and 1, how right each output is: shown while the network trains."""
+
     def evaluate(self, predict: Predict, data: Splits) -> Score:
-        """Score on the held-out split, through whatever ``predict`` runs on."""
+        """Score on the held-out split, through whatever ``predict`` runs the deployed network on."""
 
 
 Weights = Mapping[str, torch.Tensor]

@@ -34,6 +34,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         weights = _named_tensors(_read_torch(path), path)
     else:
         raise ConfigError(f"{path} is not a kind of weights file that is read here: use .safetensors, .pt or .pth.")
+    return usable(weights, path)
+
+
+def usable(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors that were read from ``path``, floating-point ones as float32.
+
+    Raises:
+        ArtifactError: one holds values that are not finite.
+    """
     weights = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):

@@ -1,19 +1,22 @@
 """The adapter of image classifiers: residual networks, by variant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.datasets import Splits
-from pipeline.models.base import Predict, Score, Unit
+from calibration.datasets import Splits, load_splits
+from pipeline.models.base import Feeds, Predict, Recipe, Score, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights
+from pipeline.models.inference import single_feed
 from pipeline.models.resnet import VARIANTS, ResidualBlock, Variant
 from pipeline.models.tracing import trace_units
-from pipeline.serving.record import CLASSIFIER
+from pipeline.serving.record import IMAGE_CLASSIFICATION
 from targets.errors import ConfigError
 
 DISTILLATION_TEMPERATURE = 4.0
@@ -25,12 +28,28 @@ class ResNetAdapter:
     """A residual network as the pipeline sees it; implements `pipeline.models.base.ModelAdapter`."""
 
     metric = "top-1 accuracy"
-    family = CLASSIFIER
-    task = "image-classification"
+    task = IMAGE_CLASSIFICATION
+    recipe = Recipe()
 
     def __init__(self, variant: Variant) -> None:
         self.name = variant.name
         self._variant = variant
+
+    def load_data(self, data: Path | None, weights: Path | None, input_size: int | None) -> Splits:  # noqa: ARG002
+        """Images by class, or the embedded digits.
+
+        Raises:
+            ConfigError: the images are of another size than was asked for.
+            DataError: the data is missing, broken or laid out otherwise.
+        """
+        splits = load_splits(data)
+        *_, height, width = splits.train.input_shape
+        if input_size not in (None, height):
+            raise ConfigError(
+                f"The input size {input_size} was asked for; the network sees the images of '{splits.name}' at "
+                f"{height} x {width} pixels. Leave the input size out, or prepare images of that size."
+            )
+        return splits
 
     def load(self, weights: Path | None, data: Splits) -> nn.Module:
         """The dense network in eval mode; an embedded one without ``weights`` is trained on the spot and cached.
@@ -49,13 +68,21 @@ class ResNetAdapter:
 
         return trained_digits_model(self._variant, data)
 
-    def units(self, model: nn.Module, input_shape: Sequence[int]) -> list[Unit]:
+    def units(self, model: nn.Module, sample: Tensor) -> list[Unit]:
         """Every convolution and linear layer as it runs; the first convolution and the classifier stay dense."""
-        return trace_units(model, input_shape, dense=("conv1", self._variant.classifier))
+        return trace_units(model, sample, dense=("conv1", self._variant.classifier))
 
     def blocks(self, model: nn.Module) -> list[str]:
         """Names of the residual blocks."""
         return [name for name, module in model.named_modules() if isinstance(module, ResidualBlock)]
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """The network itself: images to logits."""
+        return model
+
+    def feeds(self, inputs: NDArray[Any]) -> Feeds:
+        """The images."""
+        return single_feed(inputs)
 
     def calibration_loss(self, outputs: Tensor, dense_outputs: Tensor) -> Tensor:
         """[n] Kullback-Leibler divergence of the compressed network's class probabilities from the dense one's."""
@@ -66,6 +93,10 @@ class ResNetAdapter:
         t = DISTILLATION_TEMPERATURE
         soft = _divergence(outputs / t, dense_outputs / t).mean() * t**2
         return DISTILLATION_SHARE * soft + (1 - DISTILLATION_SHARE) * functional.cross_entropy(outputs.float(), labels)
+
+    def training_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """[n] 1 where the class is right."""
+        return (outputs.argmax(dim=1) == labels).float()
 
     def evaluate(self, predict: Predict, data: Splits) -> Score:
         """Top-1 accuracy on the test split."""

@@ -117,4 +117,5 @@ def _batches(train: Split, steps: int) -> Iterator[tuple[torch.Tensor, torch.Ten
         if len(order) < BATCH_SIZE:
             order = rng.permutation(len(train))
         rows, order = order[:BATCH_SIZE], order[BATCH_SIZE:]
-        yield torch.from_numpy(train.inputs(rows, augment=rng)), torch.from_numpy(train.labels[rows])
+        batch = train.batch(rows, rng)
+        yield torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)

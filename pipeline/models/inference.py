@@ -1,24 +1,39 @@
 """Running networks in torch: arrays in, arrays out, in the arithmetic that this CPU is fastest in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.models.base import Predict
+from pipeline.models.base import Feeds, Predict
 
 
-def torch_predict(model: nn.Module, batch_size: int = 256) -> Predict:
-    """``model`` as a function of arrays [n, ...], run in eval mode and float32, ``batch_size`` inputs at a time."""
+def single_feed(inputs: NDArray[Any]) -> Feeds:
+    """Samples as they are, for a network that takes them so."""
+    return {"input": inputs}
 
-    def predict(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+
+def torch_predict(
+    model: nn.Module, feeds: Callable[[NDArray[Any]], Feeds] = single_feed, batch_size: int = 256
+) -> Predict:
+    """A deployed network as a function of samples [n, …], in eval mode and float32, ``batch_size`` of them at a time.
+
+    Args:
+        model: takes what ``feeds`` makes of samples.
+    """
+
+    def predict(inputs: NDArray[Any]) -> NDArray[np.float32]:
         model.eval()
+        outputs = []
         with torch.no_grad():
-            batches = torch.split(torch.from_numpy(np.ascontiguousarray(inputs)), batch_size)
-            return torch.cat([model(batch) for batch in batches]).float().numpy()
+            for start in range(0, len(inputs), batch_size):
+                arrays = feeds(inputs[start : start + batch_size]).values()
+                outputs.append(model(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)))
+        return torch.cat(outputs).float().numpy()
 
     return predict
 

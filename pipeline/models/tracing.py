@@ -1,7 +1,7 @@
 """Units of a network, found by watching its layers run."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from pipeline.models.base import Unit
 LAYERS = (nn.Conv2d, nn.Linear)
 
 
-def trace_units(model: nn.Module, input_shape: Sequence[int], dense: Collection[str] = ()) -> list[Unit]:
+def trace_units(model: nn.Module, sample: Tensor, dense: Collection[str] = ()) -> list[Unit]:
     """Every convolution and linear layer as a unit of its own, in the order in which they run.
 
     Args:
-        model: network, run once on zeros in eval mode and left in the mode that it was in.
-        input_shape: shape of one input, without the batch.
+        model: network, run once in eval mode and left in the mode that it was in.
+        sample: [1, …] what it is run on.
         dense: names of the layers that stay dense.
     """
     names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, LAYERS)}
@@ -35,7 +35,7 @@ def trace_units(model: nn.Module, input_shape: Sequence[int], dense: Collection[
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, *input_shape))
+            model.eval()(sample)
     finally:
         model.train(training)
         for handle in handles:

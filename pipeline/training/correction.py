@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.batch_norm import reestimate_batch_norm
+from calibration.padding import real_positions
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
+from pipeline.training.blocks import block_error, captured
 from pipeline.training.masks import Masks, apply_masks
 from pipeline.training.schedule import cosine_lr
 from targets.errors import ArtifactError
@@ -19,7 +21,7 @@ from targets.errors import ArtifactError
 Loss = Callable[[Tensor, Tensor], Tensor]
 """[n] loss of each sample's outputs against the dense network's; `ModelAdapter.calibration_loss`."""
 
-Draw = Callable[[NDArray[np.int64], np.random.Generator], NDArray[np.float32]]
+Draw = Callable[[NDArray[np.int64], np.random.Generator], NDArray[Any]]
 """Freshly augmented inputs of the samples at these positions of the calibration set."""
 
 
@@ -81,7 +83,7 @@ class CorrectionRecord:
 def match_outputs(
     model: nn.Module,
     dense: nn.Module,
-    inputs: NDArray[np.float32],
+    inputs: NDArray[Any],
     blocks: Sequence[str],
     masks: Masks,
     loss: Loss,
@@ -145,8 +147,8 @@ class _Judge:
         self,
         dense: nn.Module,
         loss: Loss,
-        held_out: NDArray[np.float32],
-        learnt: NDArray[np.float32],
+        held_out: NDArray[Any],
+        learnt: NDArray[Any],
         batch_size: int,
     ) -> None:
         self._loss, self._batch_size = loss, batch_size
@@ -177,7 +179,7 @@ def _learn(
     optimizer = torch.optim.Adam(model.parameters(), settings.lr)
     rng = np.random.default_rng([settings.seed, 1])
     model.train()
-    with channels_last(model, dense), _captured(model, blocks) as ours, _captured(dense, blocks) as theirs:
+    with channels_last(model, dense), captured(model, blocks) as ours, captured(dense, blocks) as theirs:
         for number in range(settings.passes):
             sums = np.zeros(2)
             for index, positions in enumerate(np.array_split(rng.permutation(learnt), batches)):
@@ -189,32 +191,10 @@ def _learn(
                         expected = dense(inputs)
                     outputs = model(inputs)
                 output_loss = loss(outputs, expected).mean()
-                block_error = torch.stack([_relative_error(ours[name], theirs[name]) for name in blocks]).sum()
+                distance = block_error(ours, theirs, real_positions(model, inputs))
                 optimizer.zero_grad()
-                (output_loss + settings.block_weight * block_error).backward()  # type: ignore[no-untyped-call]
+                (output_loss + settings.block_weight * distance).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 apply_masks(model, masks)
-                sums += [float(output_loss.detach()), float(block_error.detach()) / len(blocks)]
+                sums += [float(output_loss.detach()), float(distance.detach()) / len(blocks)]
             yield PassRecord(number, *(sums / batches))
-
-
-def _relative_error(outputs: Tensor, expected: Tensor) -> Tensor:
-    """‖outputs - expected‖² / ‖expected‖², in float32."""
-    outputs, expected = outputs.float(), expected.float()
-    return (outputs - expected).square().sum() / expected.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
-
-
-@contextmanager
-def _captured(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """A dictionary that holds the latest output of each of the named modules."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        return lambda _module, _inputs, output: outputs.update({name: output})
-
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in names]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,14 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from calibration.datasets import Split
+from calibration.padding import real_positions
 from pipeline.files import write_atomically
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
+from pipeline.training.blocks import Outputs, block_error, captured
 from pipeline.training.masks import apply_masks, magnitude_mask, nonzero_masks, sparsity
 from pipeline.training.schedule import cosine_lr, cubic_sparsity
 from targets.errors import ArtifactError
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scalar loss of outputs, dense outputs and labels; `ModelAdapter.training_loss`."""
+
+ScoreOf = Callable[[Tensor, Tensor], Tensor]
+"""[n] how right each output is, given the labels; `ModelAdapter.training_score`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +42,11 @@ class GradualSettings:
         pruning_share: fraction of the steps in which the sparsity grows.
         mask_interval: steps from one choice of the masks to the next while it grows.
         batch_size: samples a step.
-        peak_lr: largest learning rate of SGD.
-        momentum: of SGD, Nesterov's.
+        optimizer: SGD with Nesterov's momentum, or AdamW.
+        peak_lr: its largest learning rate.
+        momentum: of SGD.
         weight_decay: of all parameters.
+        block_weight: of the blocks' relative squared errors, summed, beside the loss of the outputs.
         checkpoint_s: seconds from one checkpoint to the next; what an interruption can lose.
         seed: of the order and the augmentation of the data.
     """
@@ -50,16 +57,20 @@ class GradualSettings:
     pruning_share: float = 0.6
     mask_interval: int = 25
     batch_size: int = 128
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     peak_lr: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    block_weight: float = 0.0
     checkpoint_s: float = 30.0
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
-    """Where a training stands; loss and accuracy are averages over the epoch so far, on augmented training data."""
+    """Where a training stands; loss and accuracy (the mean score) are averages over the epoch so far, on
+    augmented training data.
+    """
 
     step: int
     steps: int
@@ -97,13 +108,15 @@ def gradual_prune(
     sparsities: Mapping[str, float],
     split: Split,
     loss: Loss,
+    score: ScoreOf,
     settings: GradualSettings,
     checkpoint: Path | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
+    blocks: Sequence[str] = (),
 ) -> TrainingRecord:
     """Train ``model``, in place, until every unit has exactly the sparsity of the plan.
 
-    Magnitude masks follow the cubic schedule unit by unit, then stay; SGD with a cosine learning rate. The order and
+    Magnitude masks follow the cubic schedule unit by unit, then stay; the learning rate follows a cosine. The order and
     the augmentation of the data depend on the seed and the step alone, so that a run resumed from its checkpoint ends
     in the same network as one that was never interrupted.
 
@@ -113,20 +126,23 @@ def gradual_prune(
         sparsities: fraction of zeros by unit; units left out stay dense.
         split: training data.
         loss: of outputs, dense outputs and labels.
+        score: of outputs and labels, to show how the training goes.
         settings: see there.
         checkpoint: file to resume from and to write to; None keeps nothing.
         progress: called after every step.
+        blocks: names of the modules whose outputs also learn from the teacher's, by ``settings.block_weight``.
 
     Raises:
         ArtifactError: the checkpoint is broken or another run's; the loss is not finite.
         ValueError: there are fewer samples than one batch needs, or the epochs are not positive.
     """
-    trainer = _Trainer(model, dense, sparsities, split, loss, settings)
+    trainer = _Trainer(model, dense, sparsities, split, loss, score, settings)
     resumed_at = trainer.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
     started = saved = time.monotonic()
-    with channels_last(model, dense):
+    taught = blocks if settings.block_weight else ()
+    with channels_last(model, dense), captured(model, taught) as ours, captured(dense, taught) as theirs:
         while trainer.step < trainer.steps:
-            trainer.run_step()
+            trainer.run_step(ours, theirs)
             now = time.monotonic()
             if checkpoint and (now - saved >= settings.checkpoint_s or trainer.step == trainer.steps):
                 trainer.save(checkpoint)
@@ -148,6 +164,7 @@ class _Trainer:
         sparsities: Mapping[str, float],
         split: Split,
         loss: Loss,
+        score: ScoreOf,
         settings: GradualSettings,
     ) -> None:
         from accelerate import Accelerator
@@ -157,11 +174,9 @@ class _Trainer:
         if self.steps < 1:
             raise ValueError(f"{settings.epochs} epochs of {len(split)} samples have no batch of {settings.batch_size}")
         self._accelerator = Accelerator()
-        self._settings, self._sparsities, self._split, self._loss = settings, dict(sparsities), split, loss
-        optimizer = torch.optim.SGD(
-            model.parameters(), settings.peak_lr, settings.momentum, nesterov=True, weight_decay=settings.weight_decay
-        )
-        self._model, self._optimizer = self._accelerator.prepare(model, optimizer)
+        self._settings, self._sparsities, self._split = settings, dict(sparsities), split
+        self._loss, self._score = loss, score
+        self._model, self._optimizer = self._accelerator.prepare(model, _optimizer(model, settings))
         self._bare = model
         self._dense = dense.eval().to(self._accelerator.device)
         self._masks = nonzero_masks(model, sparsities) if settings.start == "database" else {}
@@ -169,8 +184,13 @@ class _Trainer:
         self.step = 0
         self.history: list[EpochRecord] = []
 
-    def run_step(self) -> None:
-        """One batch: masks and learning rate by their schedules, gradients, update, masks again."""
+    def run_step(self, blocks: Outputs, dense_blocks: Outputs) -> None:
+        """One batch: masks and learning rate by their schedules, gradients, update, masks again.
+
+        Args:
+            blocks: where the outputs of the network's blocks come to lie as it runs.
+            dense_blocks: the same of the teacher; both empty where none are compared.
+        """
         self._follow_schedules()
         inputs, labels = self._batch()
         self._model.train()
@@ -179,15 +199,20 @@ class _Trainer:
                 dense_outputs = self._dense(inputs)
             outputs = self._model(inputs)
         loss = self._loss(outputs, dense_outputs, labels)
+        if dense_blocks:
+            distance = block_error(blocks, dense_blocks, real_positions(self._bare, inputs))
+            loss = loss + self._settings.block_weight * distance
         self._accelerator.backward(loss)
         self._optimizer.step()
         self._optimizer.zero_grad()
         apply_masks(self._bare, self._masks)
-        self._count(float(loss.detach()), int((outputs.argmax(dim=1) == labels).sum()))
+        with torch.no_grad():
+            score = float(self._score(outputs, labels).mean())
+        self._count(float(loss.detach()), score)
 
     def report(self, seconds_a_step: float) -> TrainingProgress:
         """Where the training stands."""
-        averages = self._sums.averages() if self._sums.samples else (self.history[-1].loss, self.history[-1].accuracy)
+        averages = self._sums.averages() if self._sums.batches else (self.history[-1].loss, self.history[-1].accuracy)
         epoch = (self.step - 1) // self._steps_an_epoch
         remaining_s = seconds_a_step * (self.steps - self.step)
         return TrainingProgress(self.step, self.steps, epoch, *averages, sparsity(self._masks), remaining_s)
@@ -262,18 +287,18 @@ class _Trainer:
         epoch, position = divmod(self.step, self._steps_an_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(self._split))
         rows = order[position * size : (position + 1) * size]
-        inputs = torch.from_numpy(self._split.inputs(rows, augment=np.random.default_rng([seed, epoch, position])))
-        labels = torch.from_numpy(self._split.labels[rows])
+        batch = self._split.batch(rows, np.random.default_rng([seed, epoch, position]))
         device = self._accelerator.device
-        return in_channels_last(inputs.to(device)), labels.to(device)
+        inputs, labels = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.labels).to(device)
+        return in_channels_last(inputs), labels
 
-    def _count(self, loss: float, hits: int) -> None:
+    def _count(self, loss: float, score: float) -> None:
         """Add a step to the averages, and close the epoch at its end."""
         if not math.isfinite(loss):
             raise ArtifactError(
                 f"The loss of training step {self.step} is not finite: check the weights, or train more slowly."
             )
-        self._sums.add(loss, hits, self._settings.batch_size)
+        self._sums.add(loss, score)
         self.step += 1
         if self.step % self._steps_an_epoch == 0:
             epoch = self.step // self._steps_an_epoch - 1
@@ -281,20 +306,28 @@ class _Trainer:
             self._sums = _Sums()
 
 
+def _optimizer(model: nn.Module, settings: GradualSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), settings.peak_lr, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), settings.peak_lr, settings.momentum, nesterov=True, weight_decay=settings.weight_decay
+    )
+
+
 @dataclass
 class _Sums:
-    """Sums over the samples of an epoch so far."""
+    """Sums over the batches of an epoch so far, all of one size."""
 
     loss: float = 0.0
-    hits: int = 0
-    samples: int = 0
+    score: float = 0.0
+    batches: int = 0
 
-    def add(self, loss: float, hits: int, samples: int) -> None:
-        """Count a batch of ``samples`` with its mean loss."""
-        self.loss += loss * samples
-        self.hits += hits
-        self.samples += samples
+    def add(self, loss: float, score: float) -> None:
+        """Count a batch with its mean loss and score."""
+        self.loss += loss
+        self.score += score
+        self.batches += 1
 
     def averages(self) -> tuple[float, float]:
         """Loss and accuracy."""
-        return self.loss / self.samples, self.hits / self.samples
+        return self.loss / self.batches, self.score / self.batches

@@ -5,25 +5,28 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.datasets import Splits
+from calibration.datasets import Batch, Splits
 
 
 class ArraySplit:
     """Samples held in memory; augmentation mirrors some of them."""
 
     def __init__(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:
-        self._inputs, self.labels, self.classes = inputs, labels, classes
+        self._inputs, self.classes = inputs, classes
+        self.labels = self.strata = labels
         self.input_shape = inputs.shape[1:]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def inputs(self, indices: NDArray[np.int64], augment: np.random.Generator | None = None) -> NDArray[np.float32]:
+    def inputs(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._inputs[indices]
+
+    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         chosen = self._inputs[indices].copy()
-        if augment is not None:
-            mirrored = augment.random(len(chosen)) < 0.5
-            chosen[mirrored] = chosen[mirrored][..., ::-1]
-        return chosen
+        mirrored = rng.random(len(chosen)) < 0.5
+        chosen[mirrored] = chosen[mirrored][..., ::-1]
+        return Batch(chosen, self.labels[indices])
 
     def digest(self, index: int) -> str:
         return hashlib.sha256(self._inputs[index].tobytes()).hexdigest()

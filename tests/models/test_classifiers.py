@@ -17,7 +17,7 @@ from tests.models.splits import stripes
 def _units(name, shape):
     adapter = get_adapter(name)
     model = VARIANTS[name].build(10, shape[0])
-    return model, adapter.units(model, shape)
+    return model, adapter.units(model, torch.zeros(1, *shape))
 
 
 def test_units_of_a_cifar_network_in_execution_order():
@@ -62,7 +62,7 @@ def test_tracing_follows_execution_and_not_definition_and_restores_the_mode():
             return self.last(self.first(x).flatten(2).transpose(1, 2))
 
     model = Backwards().train()
-    units = trace_units(model, (4, 5, 7), dense=("first",))
+    units = trace_units(model, torch.zeros(1, 4, 5, 7), dense=("first",))
     assert [(unit.name, unit.kind, unit.prunable) for unit in units] == [
         ("first", "conv", False),
         ("last", "linear", True),

@@ -82,7 +82,7 @@ def test_augmented_inputs_are_drawn_for_the_learnt_samples_alone():
 
     def draw(positions, rng):
         drawn.append(positions)
-        return DATA.train.inputs(positions, augment=rng)
+        return DATA.train.batch(positions, rng).inputs
 
     record = _correct(*pruned_network(0.8), draw=draw)
     counts = np.bincount(np.concatenate(drawn), minlength=128)

@@ -1,16 +1,18 @@
 """Gradual pruning ends at the plan, whatever happens on the way."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from pipeline.models.inference import torch_predict
+from pipeline.training.blocks import block_error, captured
 from pipeline.training.gradual import GradualSettings, gradual_prune
 from pipeline.training.masks import nonzero_masks
 from targets.errors import ArtifactError
-from tests.training.networks import ADAPTER, DATA, UNITS, dense_network, pruned_network
+from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network, pruned_network
 
 PLAN = {unit: 0.3 + 0.1 * i for i, unit in enumerate(UNITS)}
 SETTINGS = GradualSettings(epochs=4, batch_size=32, mask_interval=4, checkpoint_s=0.0)
@@ -18,7 +20,9 @@ STEPS = 4 * 256 // 32
 
 
 def _prune(model, settings=SETTINGS, plan=PLAN, **more):
-    return gradual_prune(model, dense_network(), plan, DATA.train, ADAPTER.training_loss, settings, **more)
+    return gradual_prune(
+        model, dense_network(), plan, DATA.train, ADAPTER.training_loss, ADAPTER.training_score, settings, **more
+    )
 
 
 def _zeros(model) -> dict[str, int]:
@@ -44,6 +48,19 @@ def test_it_ends_with_the_exact_counts_of_the_plan_and_still_knows_its_classes()
     assert int((model.get_parameter("conv1.weight") == 0).sum()) == 0
     assert ADAPTER.evaluate(torch_predict(model), DATA).value > 0.9
     assert (record.steps, record.resumed_at_step) == (STEPS, 0)
+
+
+def test_blocks_that_are_taught_stay_nearer_to_the_dense_ones():
+    dense, inputs = dense_network(), torch.from_numpy(DATA.test.inputs(np.arange(64)))
+    errors = []
+    for weight in (0.0, 5.0):
+        model = dense_network()
+        _prune(model, replace(SETTINGS, block_weight=weight), blocks=BLOCKS)
+        assert _zeros(model) == _planned()
+        with torch.no_grad(), captured(model, BLOCKS) as ours, captured(dense, BLOCKS) as theirs:
+            model(inputs), dense(inputs)
+            errors.append(float(block_error(ours, theirs, None)))
+    assert errors[1] < 0.7 * errors[0]
 
 
 def test_sparsity_starts_low_only_grows_and_is_reached_at_the_declared_share():
@@ -115,7 +132,7 @@ def test_a_start_from_the_database_keeps_its_zeros_from_the_first_step():
 
 def test_the_teacher_is_left_as_it_is():
     dense = dense_network()
-    gradual_prune(dense_network(), dense, PLAN, DATA.train, ADAPTER.training_loss, SETTINGS)
+    gradual_prune(dense_network(), dense, PLAN, DATA.train, ADAPTER.training_loss, ADAPTER.training_score, SETTINGS)
     assert _states_are_equal(dense, dense_network())
     assert not dense.training
 
@@ -156,8 +173,8 @@ def test_a_training_without_a_batch_is_refused(settings):
 
 def test_batches_cover_the_split_in_every_epoch(monkeypatch):
     drawn = []
-    original = DATA.train.inputs
-    monkeypatch.setattr(DATA.train, "inputs", lambda rows, augment=None: drawn.append(rows) or original(rows, augment))
+    original = DATA.train.batch
+    monkeypatch.setattr(DATA.train, "batch", lambda rows, rng: drawn.append(rows) or original(rows, rng))
     _prune(dense_network(), GradualSettings(epochs=2, batch_size=64))
     assert [sorted(np.concatenate(drawn[i : i + 4])) for i in (0, 4)] == [list(range(256))] * 2
     assert not np.array_equal(drawn[0], drawn[4])
