@@ -5,7 +5,8 @@ import json
 import math
 import os
 import platform
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -24,6 +25,7 @@ ROOT = Path("/")
 
 _ISA = ("sse4_2", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16")
 _VENDORS = {"GenuineIntel": "intel", "AuthenticAMD": "amd"}
+_GOVERNOR = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "torch")
 
 
@@ -99,10 +101,37 @@ def collect_host() -> HostFingerprint:
         usable_cores=cores,
         caches=_caches(ROOT),
         memory_bytes=psutil.virtual_memory().total,
-        os=_os_name(),
+        os=_os_name(ROOT),
         kernel=platform.release(),
-        governor=_read(ROOT / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        governor=_read(ROOT / _GOVERNOR),
         versions={"python": platform.python_version()} | dict(_installed_versions()),
+    )
+
+
+def described_host(facts: Mapping[str, Any], root: Path) -> HostFingerprint:
+    """The fingerprint of a device from what it said of itself: the same as its own `collect_host` would give.
+
+    Args:
+        facts: what `targets.describe` printed there.
+        root: a folder that holds the system files among the facts.
+    """
+    cpu, cpus = facts["cpu"], facts["cpus"]
+    everything = [int(p.parts[-3][len("cpu") :]) for p in root.glob("sys/devices/system/cpu/cpu*/topology/*_list")]
+    cores = available_cores(root, cpus)
+    memory = re.search(r"MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "")
+    return HostFingerprint(
+        vendor=_VENDORS.get(cpu["vendor"], cpu["vendor"].lower()),
+        model=cpu["brand"],
+        uarch=cpu["uarch"],
+        isa=_relevant_isa(cpu["features"]),
+        physical_cores=len(_cores(root, set(everything))) or cores,
+        usable_cores=cores,
+        caches=_caches(root),
+        memory_bytes=1024 * int(memory.group(1)) if memory else 0,
+        os=_os_name(root),
+        kernel=facts["kernel"],
+        governor=_read(root / _GOVERNOR),
+        versions={"python": facts["python"]} | {name: facts["packages"][name] for name in facts["packages"]},
     )
 
 
@@ -116,7 +145,10 @@ def isa_features() -> tuple[str, ...]:
     """The instruction sets of this CPU that runtimes choose their kernels by."""
     from archspec.cpu.detect import detected_info
 
-    features = detected_info().features
+    return _relevant_isa(detected_info().features)
+
+
+def _relevant_isa(features: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in _ISA if name in features) + tuple(sorted(f for f in features if f.startswith("amx_")))
 
 
@@ -130,11 +162,11 @@ def available_cores(root: Path = ROOT, cpus: Collection[int] | None = None) -> i
     return max(1, min(len(_cores(root, cpus)), math.floor(min(_cpu_quota(root), 1e6))))
 
 
-def pinned_cpus(threads: int) -> list[int]:
+def pinned_cpus(threads: int, root: Path = ROOT, cpus: Collection[int] | None = None) -> list[int]:
     """Logical CPUs to pin ``threads`` threads to, each on a core of its own; empty where the system cannot pin."""
-    if not hasattr(os, "sched_setaffinity"):
+    if cpus is None and not hasattr(os, "sched_setaffinity"):
         return []
-    return sorted(min(core) for core in _cores(ROOT, None))[:threads]
+    return sorted(min(core) for core in _cores(root, cpus))[:threads]
 
 
 def _cores(root: Path, cpus: Collection[int] | None) -> list[set[int]]:
@@ -192,11 +224,9 @@ def _caches(root: Path) -> dict[str, int]:
     return sizes
 
 
-def _os_name() -> str:
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        return platform.system()
+def _os_name(root: Path) -> str:
+    named = re.search(r'^PRETTY_NAME="?([^"\n]*)', _read(root / "etc/os-release") or "", re.MULTILINE)
+    return named.group(1) if named else platform.system()
 
 
 def _installed_versions() -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -54,8 +55,14 @@ def describe_runtime(name: str) -> RuntimeInfo:
     """
     if name not in RUNTIMES:
         raise unknown_name("runtime", name, RUNTIMES)
-    interpreter, version = _installation(name)
-    return RuntimeInfo(name, RUNTIMES[name].FAMILIES, interpreter, version, _LICENCE_NOTES[name], _precisions(name))
+    return runtime_info(name, *_installation(name), isa_features())
+
+
+def runtime_info(name: str, interpreter: Path | None, version: str | None, isa: Sequence[str]) -> RuntimeInfo:
+    """A runtime as it is on a host with some instruction sets."""
+    has_bf16 = any(feature in isa for feature in ("avx512_bf16", "amx_bf16"))
+    precisions = ("fp32", "bf16") if name == "openvino" and has_bf16 else ("fp32",)
+    return RuntimeInfo(name, RUNTIMES[name].FAMILIES, interpreter, version, _LICENCE_NOTES[name], precisions)
 
 
 def installed_runtimes() -> list[RuntimeInfo]:
@@ -90,8 +97,3 @@ def _installation(name: str) -> tuple[Path | None, str | None]:
 
 def _install_command(name: str) -> str:
     return f"pipeline runtimes install {name}" if name in environments.MANAGED else f"pip install {name}"
-
-
-def _precisions(name: str) -> tuple[str, ...]:
-    has_bf16 = any(feature in isa_features() for feature in ("avx512_bf16", "amx_bf16"))
-    return ("fp32", "bf16") if name == "openvino" and has_bf16 else ("fp32",)

@@ -6,15 +6,34 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from targets.devices.base import Device
+from targets.devices.registry import LOCAL, open_device
 from targets.errors import ArtifactError, ConfigError
-from targets.host import available_cores
 from targets.registry import RUNTIMES
 from targets.unknown import unknown_name
 
 _PRESETS = Path(__file__).with_name("presets")
-_KEYS: dict[str, type] = {"description": str, "vendor": str, "runtime": str, "threads": int, "batch_size": int}
+_KEYS: dict[str, type] = {
+    "description": str,
+    "vendor": str,
+    "runtime": str,
+    "threads": int,
+    "batch_size": int,
+    "input_size": int,
+    "host": str,
+    "python": str,
+}
 _VENDORS = ("intel", "amd", "any")
-_DEFAULTS: dict[str, Any] = {"description": "", "vendor": "any", "runtime": None, "threads": None, "batch_size": 64}
+_DEFAULTS: dict[str, Any] = {
+    "description": "",
+    "vendor": "any",
+    "runtime": None,
+    "threads": None,
+    "batch_size": 64,
+    "input_size": None,
+    "host": "local",
+    "python": None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +46,9 @@ class Target:
         runtime: None until one is chosen.
         threads: that compute, one a physical core.
         batch_size: samples of one run.
-        host: ``local``, this host.
+        input_size: pixels a side, or tokens, of one sample; None for the model's usual size.
+        host: ``local``, this host, or ``ssh://user@box:port``, where measurements happen then.
+        python: the interpreter on a device that is reached over ssh, ``python3`` by default.
     """
 
     name: str
@@ -35,7 +56,14 @@ class Target:
     runtime: str | None
     threads: int
     batch_size: int
+    input_size: int | None = None
     host: str = "local"
+    python: str | None = None
+
+    @property
+    def device(self) -> Device:
+        """Where it is measured."""
+        return open_device(self.host, self.python)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a file."""
@@ -49,7 +77,8 @@ class Target:
             ArtifactError: ``data`` is not a target.
         """
         try:
-            return cls(**{field.name: data[field.name] for field in fields(cls)})
+            read = {"python": None} | data  # as those before devices over ssh
+            return cls(**{field.name: read[field.name] for field in fields(cls)})
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"Not a target ({type(error).__name__}: {error}). Run the stage again.") from error
 
@@ -76,21 +105,24 @@ def load_target(
     runtime: str | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
+    input_size: int | None = None,
 ) -> Target:
     """The target of a preset or a TOML file.
 
     Args:
-        name_or_path: a preset's name, or a file with any of the keys vendor, runtime, threads, batch_size and
-            description.
+        name_or_path: a preset's name, or a file with any of the keys vendor, runtime, threads, batch_size,
+            input_size, host, python and description.
         runtime: takes the place of the file's, as do the following.
         batch_size: samples of one run.
-        threads: that compute; by default the physical cores that this process may use.
+        threads: that compute; by default the physical cores that may be used there.
+        input_size: pixels a side, or tokens, of one sample.
 
     Raises:
         ConfigError: no such preset, file, key or runtime, or a value that cannot be.
+        UnreachableError: the target's host does not answer.
     """
     path = _find(name_or_path)
-    overrides = {"runtime": runtime, "batch_size": batch_size, "threads": threads}
+    overrides = {"runtime": runtime, "batch_size": batch_size, "threads": threads, "input_size": input_size}
     given = {key: value for key, value in overrides.items() if value is not None}
     _check("The request", given)
     settings = _read_settings(path) | given
@@ -98,8 +130,11 @@ def load_target(
         name=path.stem,
         vendor=settings["vendor"],
         runtime=settings["runtime"],
-        threads=_checked_threads(settings["threads"]),
+        threads=_checked_threads(settings["threads"], open_device(settings["host"], settings["python"])),
         batch_size=settings["batch_size"],
+        input_size=settings["input_size"],
+        host=settings["host"],
+        python=settings["python"],
     )
 
 
@@ -144,11 +179,12 @@ def _check(source: str, settings: Mapping[str, Any]) -> None:
         raise unknown_name("runtime", settings["runtime"], RUNTIMES)
 
 
-def _checked_threads(threads: int | None) -> int:
-    available = available_cores()
+def _checked_threads(threads: int | None, device: Device) -> int:
+    available = device.cores()
     if threads is not None and threads > available:
+        where = "this process" if device.name == LOCAL else f"a process on {device.name}"
         raise ConfigError(
-            f"{threads} threads were asked for, but this process may use {available} physical "
+            f"{threads} threads were asked for, but {where} may use {available} physical "
             f"core{'s' * (available > 1)} (CPU affinity and cgroup quota count). Ask for at most {available}."
         )
     return threads or available

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
+from pipeline.commands.checks_table import checks_table
 from pipeline.console import Reporter
 
 if TYPE_CHECKING:
     from pipeline.gate import Verdict
-
-COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
 def _limit(context: click.Context, option: click.Parameter, value: float | None) -> float | None:  # noqa: ARG001
@@ -71,12 +69,7 @@ def gate(
 
 
 def _tell(verdict: "Verdict") -> None:
-    table = Table("check", "asked", "found", "")
-    for check in verdict.checks:
-        colour = COLOURS[check.status]
-        cells = (check.name, check.asked, check.found)
-        table.add_row(*map(escape, cells), f"[{colour}]{check.status}[/{colour}]")
     reporter = Reporter()
-    reporter.table(table)
+    reporter.table(checks_table(verdict.checks))
     end = f" (exit code {verdict.exit_code})" if verdict.exit_code else ""
     reporter.stage(f"[bold]{verdict.status}[/bold]: {escape(str(verdict.bundle))}{end}")

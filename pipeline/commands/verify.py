@@ -1,35 +1,112 @@
-"""`pipeline verify`: is a bundle what was certified, and by whom?"""
+"""`pipeline verify`: is a bundle what was certified, by whom, and does its speedup hold here?"""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
+from pipeline.commands.checks_table import checks_table
 from pipeline.commands.options import as_json_option, public_key_option
 from pipeline.console import Reporter
+from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
+
+if TYPE_CHECKING:
+    from pipeline.verifying.verify import Verification
+
+POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @public_key_option
+@click.option("--files-only", is_flag=True, help="hashes and signature alone; needs no runtime")
+@click.option("--measure/--no-measure", default=True, help="measure the speedup again  [default: measure]")
+@click.option("--budget", type=POSITIVE, help="seconds after which measuring ends as soon as it can")
+@click.option("--min-speedup", type=click.FloatRange(1, min_open=True), help="claim  [default: the certificate's]")
+@click.option("--dense-latency-ms", type=POSITIVE, help="where the bundle has no dense.onnx to measure against")
+@click.option("--sample", type=click.Path(path_type=Path), help=".npz with inputs and labels: check the accuracy too")
+@click.option("--tolerance", type=POSITIVE, default=1e-3, show_default=True, help="of the golden outputs, relative")
+@click.option("--strict-host", is_flag=True, help="another CPU than the certificate's is a failure (exit 7)")
+@click.option("--host", default="local", help="device to verify on: ssh://user@box  [default: this host]")
+@click.option("--python", help="interpreter on that device that has the runtime  [default: python3]")
+@click.option("--record", type=click.Path(path_type=Path), help="where the record goes  [default: beside the bundle]")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path),
+    envvar=SIGNING_KEY_VARIABLE,
+    help=f"sign the record with this key  [default: ${SIGNING_KEY_VARIABLE}]",
+)
 @as_json_option
-def verify(bundle: Path, public_key: Path | None, as_json: bool) -> None:
-    """Check that every file of a bundle is as it was certified, and its signature (exit 5 if not).
+def verify(
+    bundle: Path,
+    public_key: Path | None,
+    files_only: bool,
+    measure: bool,
+    budget: float | None,
+    min_speedup: float | None,
+    dense_latency_ms: float | None,
+    sample: Path | None,
+    tolerance: float,
+    strict_host: bool,
+    host: str,
+    python: str | None,
+    record: Path | None,
+    key: Path | None,
+    as_json: bool,
+) -> int:
+    """Check that a bundle is what was certified, and measure on this host, or on --host, whether its speedup holds.
 
     \b
     pipeline verify runs/release/bundle
-    pipeline verify runs/release/bundle --public-key release.pub
+    pipeline verify runs/release/bundle --files-only --public-key release.pub
+    pipeline verify runs/release/bundle --budget 60 --host ssh://user@box
 
-    Without a public key, a signature only shows that nothing was altered since someone signed; with one, that it was
-    this key's owner.
+    Needs numpy and the certified runtime, no torch: pip install 'spdy-edge[verify]'. In turn: hashes and signature,
+    host and versions, golden outputs, accuracy on a --sample, speedup against the bundle's dense.onnx, hidden costs.
+
+    A record of what was found, samples included, goes beside the bundle, which is never altered. Exit codes: 0 holds,
+    3 speedup missed, 4 less accurate, 5 altered or other outputs, 6 inconclusive, 7 runtime missing or unreachable.
     """
-    from pipeline.provenance.signing import verify_bundle
+    from pipeline.provenance.signing import load_private_key, sign_file
+    from pipeline.run_folder import write_json
+    from pipeline.verifying.verify import VerifyOptions, place_of_record
+    from pipeline.verifying.verify import verify as verify_all
 
-    manifest, signature = verify_bundle(bundle, public_key)
-    signed = signature.fingerprint if signature else None
-    Reporter().say(f"{bundle}: {len(manifest['files'])} files, all as certified ({manifest['status']}).")
-    if signed:
-        Reporter().say(f"signed by {signed}" + ("" if public_key else ", which was compared with no key of yours"))
+    options = VerifyOptions(
+        public_key=public_key,
+        files_only=files_only,
+        measure=measure,
+        budget_s=budget,
+        min_speedup=min_speedup,
+        dense_latency_s=None if dense_latency_ms is None else dense_latency_ms / 1000,
+        tolerance=tolerance,
+        sample=sample,
+        strict_host=strict_host,
+        host=host,
+        python=python,
+    )
+    signing_key = load_private_key(key) if key and not files_only else None
+    reporter = Reporter()
+    place = None if files_only else place_of_record(bundle, record)
+    with reporter.task("verifying", 1) as task:
+        found = verify_all(bundle, options, lambda what, done, total: task.update(done, what, total))
+    if place:
+        write_json(place, found.to_json())
+        if signing_key:
+            sign_file(place, signing_key)
+    _tell(found, place, reporter)
     if as_json:
-        answer = {"certificate_status": manifest["status"], "signed_by": signed, "trusted": bool(public_key)}
-        click.echo(json.dumps({"status": "verified", "exit_code": 0, **answer}))
+        answer = found.to_json() | {"record": place and str(place)}
+        answer.get("speedup", {}).pop("samples", None)
+        click.echo(json.dumps(answer))
+    return found.exit_code
+
+
+def _tell(found: "Verification", record: Path | None, reporter: Reporter) -> None:
+    reporter.table(checks_table(found.checks))
+    end = f" (exit code {found.exit_code})" if found.exit_code else ""
+    reporter.stage(f"[bold]{found.status}[/bold]: {escape(found.bundle)}{end}")
+    if record:
+        reporter.say(f"record: {escape(str(record))}")

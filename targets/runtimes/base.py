@@ -31,6 +31,12 @@ class CompiledModel(Protocol):
         profiling was not asked for.
         """
 
+    def operation_times(self) -> dict[str, float] | None:
+        """Median seconds of every kind of kernel that was executed, such as ``Reorder``; read it after `layer_times`.
+
+        None where `layer_times` is.
+        """
+
     def supported_fraction(self) -> float | None:
         """Fraction of the operations that the runtime's own kernels compute, where it tells."""
 
@@ -58,4 +64,10 @@ class Runtime(Protocol):
 
         Raises:
             ValueError: a precision or a shape that the runtime does not have.
+        """
+
+    def kernel_support(self, model_path: str, threads: int, batch_size: int) -> tuple[float | None, list[str]]:
+        """Fraction of an ONNX file's operations that fast kernels compute, and the others, with node and reason.
+
+        None and nothing where the runtime does not tell. To be called in a process that has not used it before.
         """

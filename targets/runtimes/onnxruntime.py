@@ -6,13 +6,15 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .onnx_graph import Node, read_graph
 
 NAME = "onnxruntime"
 FAMILIES: tuple[str, ...] = ()
@@ -51,6 +53,11 @@ def compile(
     return CompiledModel(session, specs, model_path, folder)
 
 
+def kernel_support(model_path: str, threads: int, batch_size: int) -> tuple[None, list[str]]:  # noqa: ARG001
+    """Nothing to tell: it refuses what it cannot compute."""
+    return None, []
+
+
 def _spec(node: Any, batch_size: int) -> tuple[str, tuple[int, ...], str]:
     batch, *rest = node.shape
     if not all(isinstance(size, int) for size in rest):
@@ -78,6 +85,7 @@ class CompiledModel:
         self._model_path = model_path
         self._folder = folder
         self._times: dict[str, float] | None = None
+        self._operations: dict[str, float] | None = None
 
     def __enter__(self) -> CompiledModel:
         return self
@@ -101,21 +109,39 @@ class CompiledModel:
     def layer_times(self) -> dict[str, float] | None:
         """Median seconds of every executed node, fused ones credited to their layer; ends the profiling."""
         if self._folder and self._times is None:
-            events = json.loads(Path(self._session.end_profiling()).read_text())
-            self._times = _layer_times(events, _read_graph(Path(self._model_path).read_bytes()))
+            samples = _node_samples(json.loads(Path(self._session.end_profiling()).read_text()))
+            self._times = _layer_times(samples, read_graph(Path(self._model_path).read_bytes()))
+            self._operations = _operation_times(samples)
         return self._times
+
+    def operation_times(self) -> dict[str, float] | None:
+        """Median seconds of every kind of node; ``ReorderInput`` and ``Cast`` compute nothing that was asked for."""
+        self.layer_times()
+        return self._operations
 
     def supported_fraction(self) -> None:
         """None: onnxruntime has one set of kernels and refuses what it cannot compute."""
 
 
-def _layer_times(events: list[dict[str, Any]], graph: list[Node]) -> dict[str, float]:
+def _node_samples(events: list[dict[str, Any]]) -> dict[tuple[str, str], list[float]]:
+    """Name and operation of an executed node → its seconds."""
     suffix = "_kernel_time"
     samples: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith(suffix):
             key = event["name"][: -len(suffix)], event["args"]["op_name"]
             samples.setdefault(key, []).append(event["dur"] * 1e-6)
+    return samples
+
+
+def _operation_times(samples: dict[tuple[str, str], list[float]]) -> dict[str, float]:
+    times: dict[str, float] = {}
+    for (_, operation), seconds in samples.items():
+        times[operation] = times.get(operation, 0.0) + float(np.median(seconds))
+    return times
+
+
+def _layer_times(samples: dict[tuple[str, str], list[float]], graph: list[Node]) -> dict[str, float]:
     by_name = {node.name: node for node in graph}
     by_output = {output: node for node in graph for output in node.outputs}
     times: dict[str, float] = {}
@@ -142,53 +168,3 @@ def _only_layer_before(node: Node, by_output: dict[str, Node]) -> Node | None:
                 seen.add(name)
                 stack.append(source)
     return next(iter(found.values())) if len(found) == 1 else None
-
-
-class Node(NamedTuple):
-    """A node of an ONNX graph."""
-
-    name: str
-    operation: str
-    inputs: list[str]
-    outputs: list[str]
-
-
-def _read_graph(model: bytes) -> list[Node]:
-    """Nodes of an ONNX file, by the field numbers of its published protobuf schema.
-
-    The profile names fused nodes after outputs, so the graph must be known; the onnx package may be absent here.
-    """
-    nodes = []
-    for graph in _fields(memoryview(model), 7):
-        for message in _fields(graph, 1):
-            inputs, outputs, name, operation = (
-                [str(text, "utf-8") for text in _fields(message, number)] for number in (1, 2, 3, 4)
-            )
-            nodes.append(Node("".join(name), "".join(operation), inputs, outputs))
-    return nodes
-
-
-def _fields(message: memoryview, number: int) -> Iterator[memoryview]:
-    """Contents of every length-delimited field ``number`` of a protobuf message."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        kind = tag & 7
-        if kind == 0:
-            _, position = _varint(message, position)
-            continue
-        size, position = _varint(message, position) if kind == 2 else ({1: 8, 5: 4}[kind], position)
-        if kind == 2 and tag >> 3 == number:
-            yield message[position : position + size]
-        position += size
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, and the position behind it."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position

@@ -47,6 +47,11 @@ def compile(
     return CompiledModel(compiled, _credited_layers(model, compiled) if profile else None)
 
 
+def kernel_support(model_path: str, threads: int, batch_size: int) -> tuple[None, list[str]]:  # noqa: ARG001
+    """Nothing to tell: it refuses what it cannot compute."""
+    return None, []
+
+
 def _with_batch(port: Any, batch_size: int) -> list[int]:
     rest = list(port.partial_shape)[1:]
     if any(dimension.is_dynamic for dimension in rest):
@@ -62,6 +67,7 @@ class CompiledModel:
         self._request = compiled.create_infer_request()
         self._credit = credit
         self._node_times: dict[str, list[float]] = {}
+        self._kinds: dict[str, str] = {}
 
     def __enter__(self) -> CompiledModel:
         return self
@@ -75,6 +81,7 @@ class CompiledModel:
         if self._credit is not None:
             for node in self._request.get_profiling_info():
                 self._node_times.setdefault(node.node_name, []).append(node.real_time.total_seconds())
+                self._kinds[node.node_name] = node.node_type
         return outputs
 
     def input_specs(self) -> list[tuple[str, tuple[int, ...], str]]:
@@ -94,6 +101,17 @@ class CompiledModel:
             names = self._credit.get(node, [node]) if any(seconds) else []
             for name in names:
                 times[name] = times.get(name, 0.0) + float(np.median(seconds)) / len(names)
+        return times
+
+    def operation_times(self) -> dict[str, float] | None:
+        """Median seconds of every kind of node; ``Reorder`` and ``Convert`` compute nothing that the network asks."""
+        if self._credit is None:
+            return None
+        times: dict[str, float] = {}
+        for node, seconds in self._node_times.items():
+            if any(seconds):
+                kind = self._kinds[node]
+                times[kind] = times.get(kind, 0.0) + float(np.median(seconds))
         return times
 
     def supported_fraction(self) -> None:

@@ -1,0 +1,84 @@
+"""`pipeline envelope`: where a bundle's speedup holds beyond its certificate."""
+
+import json
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.commands.options import as_json_option
+from pipeline.console import Reporter
+
+COLOURS = {"good": "green", "wary": "yellow", "bad": "red"}
+
+
+def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[int]:  # noqa: ARG001
+    try:
+        numbers = [int(word) for word in (value or "").split(",") if word]
+    except ValueError:
+        numbers = [0]
+    if any(number < 1 for number in numbers):
+        raise click.BadParameter(f"whole numbers from 1 on with commas between, such as 1,2,4; got {value}")
+    return numbers
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--threads", callback=_numbers, help="such as 1,2,4  [default: powers of two up to the cores]")
+@click.option("--batch-sizes", callback=_numbers, help="such as 1,16,64  [default: powers of four up to the certified]")
+@click.option("--neighbour/--no-neighbour", default=True, help="also beside a busy neighbour  [default: neighbour]")
+@click.option(
+    "--budget", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="seconds a place"
+)
+@click.option("--out", type=click.Path(path_type=Path), help="JSON and HTML of that name  [default: BUNDLE.envelope]")
+@as_json_option
+def envelope(
+    bundle: Path,
+    threads: list[int],
+    batch_sizes: list[int],
+    neighbour: bool,
+    budget: float,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure a bundle's speedup over threads and batch sizes, alone and beside a busy neighbour.
+
+    \b
+    pipeline envelope runs/release/bundle
+    pipeline envelope runs/release/bundle --threads 1,2 --batch-sizes 1,16 --no-neighbour
+
+    A place is looked at for --budget seconds, not certified. The input size is the bundle's: its files are made for it.
+    Batch sizes that the runtime cannot take from these files are shown as not possible.
+    """
+    from dataclasses import replace
+
+    from pipeline.envelope import QUICK, measure_envelope
+    from pipeline.envelope_page import envelope_page, heat_maps
+    from pipeline.files import write_where_asked
+    from reports.html import render_html
+
+    reporter = Reporter()
+    base = out or bundle.resolve().with_name(f"{bundle.resolve().name}.envelope")
+    with reporter.task("measuring", 1) as task:
+        found = measure_envelope(
+            bundle,
+            threads=threads,
+            batches=batch_sizes,
+            neighbour=neighbour,
+            protocol=replace(QUICK, budget_s=budget),
+            on_place=lambda done, total: task.update(done, total=total),
+        )
+    page = envelope_page(found)
+    write_where_asked(base.with_name(base.name + ".json"), json.dumps(found.to_json(), indent=1))
+    write_where_asked(base.with_name(base.name + ".html"), render_html(page))
+    for table in heat_maps(found):
+        reporter.say(table.caption)
+        shown = Table(*(column.title for column in table.columns))
+        for row, tones in zip(table.rows, table.tones, strict=True):
+            cells = zip(row, tones, strict=True)
+            shown.add_row(*(f"[{COLOURS[t]}]{escape(c)}[/{COLOURS[t]}]" if t else escape(c) for c, t in cells))
+        reporter.table(shown)
+    reporter.stage(f"{page.headline}: {escape(str(base))}.html")
+    if as_json:
+        click.echo(json.dumps({"status": "done", "exit_code": 0, **found.to_json()}))

@@ -1,0 +1,167 @@
+"""The operating envelope of a bundle: its measured speedup where it was not certified, and where that falls short."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pipeline.certificate import INCONCLUSIVE, MISSED, Protocol, measure_speedup, verdict
+from pipeline.release import CertificateRecord, read_bundle
+from pipeline.verifying.outputs import Golden, read_golden
+from profilers.measure import Bench, save_feeds
+from profilers.statistics import Interval
+from targets.errors import ConfigError, RuntimeMissingError
+from targets.host import available_cores, collect_host
+from targets.registry import get_runtime
+from targets.target import Target
+
+SCHEMA = 1
+QUICK = Protocol(processes=4, most_processes=12, half_width=0.03, budget_s=20.0)
+"""A place of the envelope is looked at, not certified: an interval of ±3% says where it falls."""
+NOT_POSSIBLE = "not possible"
+BUSY = "while True: sum(range(10_000))"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One way to use the network, and the speedup that was measured there.
+
+    Args:
+        neighbour: another process computes on one of the cores without a pause.
+        status: against the requested speedup, as a certificate's; ``not possible`` with the runtime's ``error``.
+        latency_s: median of the compressed network.
+    """
+
+    threads: int
+    batch_size: int
+    neighbour: bool
+    status: str
+    speedup: Interval | None = None
+    latency_s: float | None = None
+    noise_floor: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Every place that was measured.
+
+    Args:
+        certified: threads and batch size.
+        sample_shape: of one sample of every input; the bundle's files fix it.
+    """
+
+    bundle: str
+    requested_speedup: float
+    runtime: str
+    certified: tuple[int, int]
+    sample_shape: dict[str, tuple[int, ...]]
+    host: dict[str, Any]
+    places: tuple[Place, ...]
+
+    @property
+    def short(self) -> tuple[Place, ...]:
+        """Places where the speedup falls under the request."""
+        return tuple(place for place in self.places if place.status == MISSED)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a file."""
+        data: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"schema": SCHEMA} | data
+
+
+def default_threads(certified: int) -> list[int]:
+    """Powers of two up to the cores that there are, and the certified number."""
+    cores = available_cores()
+    powers = [2**k for k in range(10) if 2**k <= cores]
+    return sorted({*powers, cores, min(certified, cores)})
+
+
+def default_batches(certified: int) -> list[int]:
+    """Powers of four up to the certified size, which is among them."""
+    return sorted({*(4**k for k in range(10) if 4**k < certified), certified})
+
+
+def measure_envelope(
+    bundle: Path,
+    *,
+    threads: Sequence[int] = (),
+    batches: Sequence[int] = (),
+    neighbour: bool = True,
+    protocol: Protocol = QUICK,
+    on_place: Callable[[int, int], None] = lambda *_: None,
+) -> Envelope:
+    """Measure a bundle's speedup over threads and batch sizes, alone and beside a busy neighbour.
+
+    Args:
+        threads: by default powers of two up to the cores; ``batches`` alike, up to the certified size.
+        protocol: how well every place is measured.
+
+    Raises:
+        ArtifactError: the bundle is altered.
+        ConfigError: it has nothing to compare with or to feed it with, or there are fewer cores than threads.
+        RuntimeMissingError: the certified runtime is not there.
+    """
+    certificate, golden = read_bundle(bundle).certificate, read_golden(bundle)
+    if golden is None or not (bundle / "dense.onnx").exists():
+        raise ConfigError(f"{bundle} has no dense.onnx or no golden inputs: there is nothing to measure against.")
+    target = certificate.target
+    every_thread = list(threads) or default_threads(target.threads)
+    if max(every_thread) > available_cores():
+        raise ConfigError(f"{max(every_thread)} threads were asked for; {available_cores()} cores may be used here.")
+    every_batch = list(batches) or default_batches(target.batch_size)
+    ways = list(product(every_thread, every_batch, (False, True) if neighbour else (False,)))
+    places = []
+    for number, (count, batch, busy) in enumerate(ways):
+        on_place(number, len(ways))
+        places.append(_measure_place(bundle, certificate, golden, Place(count, batch, busy, INCONCLUSIVE), protocol))
+    return Envelope(
+        str(bundle),
+        certificate.requested_speedup,
+        target.runtime,
+        (target.threads, target.batch_size),
+        {name: array.shape[1:] for name, array in golden.feeds.items()},
+        collect_host().to_json(),
+        tuple(places),
+    )
+
+
+def _measure_place(
+    bundle: Path, certificate: CertificateRecord, golden: Golden, place: Place, protocol: Protocol
+) -> Place:
+    runtime = get_runtime(certificate.target.runtime)
+    target = Target(
+        name="envelope", vendor="any", runtime=runtime.name, threads=place.threads, batch_size=place.batch_size
+    )
+    with tempfile.TemporaryDirectory() as folder, _neighbour(place.neighbour):
+        inputs = Path(folder, "inputs.npz")
+        save_feeds(inputs, golden.batch(place.batch_size))
+        bench = Bench(runtime, target, inputs)
+        try:
+            found = measure_speedup(bench, bundle / "dense.onnx", bundle / "model.onnx", protocol, seed=0)
+        except RuntimeMissingError as error:  # a fixed batch size in the file is the usual reason
+            return replace(place, status=NOT_POSSIBLE, error=str(error).splitlines()[0])
+    status = verdict(certificate.requested_speedup, found.speedup, found.noise_floor, found.is_disturbed)
+    return replace(
+        place, status=status, speedup=found.speedup, latency_s=found.compressed_s, noise_floor=found.noise_floor
+    )
+
+
+@contextmanager
+def _neighbour(is_there: bool) -> Iterator[None]:
+    """Another process that computes all the time, while one is asked for."""
+    if not is_there:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-I", "-c", BUSY])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,231 @@
+"""A device that is reached with the system's ssh, under the user's own configuration, keys and known hosts.
+
+Nothing of ours stays running there, and nothing is installed: the worker and the models are files in a folder below
+the device's cache, which is removed at the end. Host keys are checked as the user's configuration says.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import tarfile
+import tempfile
+import weakref
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from targets.errors import ConfigError, RuntimeMissingError, UnreachableError, UserError
+from targets.host import HostFingerprint, available_cores, described_host, pinned_cpus
+from targets.registry import RUNTIMES, RuntimeInfo, runtime_info
+
+SSH_VARIABLE = "SPDY_EDGE_SSH"
+"""Environment variable with the ssh command, such as ``ssh -F file``."""
+OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=10")
+LOST = 255
+"""What ssh itself exits with; programs of ours never do."""
+PACKAGES = ("numpy", "onnx", *RUNTIMES)
+FRESH_FOLDER = (
+    'umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}/spdy-edge"; mkdir -p "$d" && '
+    "find \"$d\" -mindepth 1 -maxdepth 1 -name 'run-*' -mtime +7 -exec rm -rf {} + ; "  # of runs that were killed
+    'mktemp -d "$d/run-XXXXXXXX"'
+)
+
+
+class SshDevice:
+    """A machine behind ``ssh://user@box:port``.
+
+    Args:
+        name: the address; user and port as ssh's own configuration says where they are left out.
+        python: the interpreter there that has the runtime and numpy.
+
+    Raises:
+        ConfigError: ``name`` is no such address.
+    """
+
+    def __init__(self, name: str, python: str = "python3") -> None:
+        self.name, self._python = name, python
+        self._ssh = [*shlex.split(os.environ.get(SSH_VARIABLE, "ssh")), *OPTIONS, *_destination(name)]
+        self._held: dict[str, None] = {}
+
+    def host(self) -> HostFingerprint:
+        """The device's fingerprint."""
+        return described_host(self._facts, self._root)
+
+    def cores(self) -> int:
+        """Physical cores that a process of that user may use."""
+        return available_cores(self._root, self._facts["cpus"])
+
+    def pinned_cpus(self, threads: int) -> list[int]:
+        """Logical CPUs there to pin ``threads`` threads to."""
+        return pinned_cpus(threads, self._root, self._facts["cpus"])
+
+    def runtimes(self) -> list[RuntimeInfo]:
+        """The runtimes that the device's interpreter has."""
+        facts, isa = self._facts, self.host().isa
+        return [
+            runtime_info(name, Path(facts["interpreter"]), facts["packages"][name], isa)
+            for name in RUNTIMES
+            if name in facts["packages"] and "numpy" in facts["packages"]
+        ]
+
+    def hold(self, files: Sequence[Path]) -> list[str]:
+        """Where the device has these files; others that were sent for earlier calls are removed to make room."""
+        names = {path: f"{_digest(path)[:20]}-{path.name}" for path in files}
+        missing = {path: name for path, name in names.items() if name not in self._held}
+        if missing:
+            unneeded = [name for name in self._held if name not in names.values()]
+            self._send(missing, unneeded)
+            self._held = dict.fromkeys(names.values())
+        return [f"{self._folder}/{names[path]}" for path in files]
+
+    def command(self, interpreter: Path, program: str) -> list[str]:
+        """ssh, which starts the interpreter there.
+
+        A shell waits for it, since ssh reports a program that died of a signal as a connection that was lost.
+        """
+        return [*self._ssh, shlex.join(["sh", "-c", f"{shlex.join([str(interpreter), '-I', program])}; exit $?"])]
+
+    def trouble(self, code: int, words: str) -> UserError | None:
+        """The error, if ssh says that it failed."""
+        if code != LOST:
+            return None
+        said = f"{self.name}: {words or 'the connection was lost'}"
+        if "Host key verification failed" in words:
+            return ConfigError(
+                f"{said}\nThe device's host key is not the one that is known. If it was set up anew, compare its key "
+                f"and correct known_hosts; if not, someone may be in between. Try: {shlex.join(self._ssh[:1])} by hand."
+            )
+        if "Permission denied" in words or "Could not resolve" in words or "Too many authentication" in words:
+            return ConfigError(
+                f"{said}\nNothing is asked for while a run works (BatchMode): `ssh` must get there by itself, with a "
+                "key that the agent or the configuration gives. Correct host, user or keys."
+            )
+        return UnreachableError(
+            f"{said}\nWhat was measured is kept. See that the device is up and can be reached, and repeat the command."
+        )
+
+    @cached_property
+    def _folder(self) -> str:
+        folder = self._run(FRESH_FOLDER).decode().strip()
+        weakref.finalize(self, _remove, self._ssh, folder)
+        return folder
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """What the device says of itself."""
+        with tempfile.TemporaryDirectory() as folder:
+            program = Path(folder, "describe.pyz")
+            _pack_description(program)
+            (there,) = self.hold([program])
+        job = json.dumps({"packages": PACKAGES}).encode()
+        facts: dict[str, Any] = json.loads(self._run(shlex.join(["exec", self._python, "-I", there]), job))
+        return facts
+
+    @cached_property
+    def _root(self) -> Path:
+        """The device's system files, here."""
+        keeper = tempfile.TemporaryDirectory()
+        weakref.finalize(self, keeper.cleanup)
+        root = Path(keeper.name).resolve()
+        for name, text in self._facts["files"].items():
+            path = root.joinpath(name).resolve()
+            if path.is_relative_to(root):  # a device is not to write elsewhere
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+        return root
+
+    def _send(self, files: dict[Path, str], unneeded: Sequence[str]) -> None:
+        """Send files as one archive; they appear under their names once they are whole."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for path, name in files.items():
+                tar.add(path.resolve(), name)
+        remove = f"rm -f -- {shlex.join(unneeded)} && " if unneeded else ""
+        self._held = {name: None for name in self._held if name not in unneeded}
+        self._run(
+            f"cd {shlex.quote(self._folder)} && {remove}rm -rf incoming && mkdir incoming && "
+            "tar -xf - -C incoming && mv incoming/* . && rmdir incoming",
+            archive.getvalue(),
+        )
+
+    def _run(self, command: str, sent: bytes = b"") -> bytes:
+        """What a shell command there prints.
+
+        Raises:
+            ConfigError: ssh is missing, or does not get there by itself.
+            RuntimeMissingError: the interpreter is not there.
+            UnreachableError: the device cannot be reached, or the command failed.
+        """
+        try:
+            done = subprocess.run([*self._ssh, command], input=sent, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise ConfigError(f"{self._ssh[0]} is not installed here, and {self.name} is reached with it.") from None
+        words = _last_line(done.stderr.decode(errors="replace"))
+        if error := self.trouble(done.returncode, words):
+            raise error
+        if done.returncode == 0:
+            return done.stdout
+        if "No space left" in done.stderr.decode(errors="replace"):
+            raise UnreachableError(f"{self.name}: the device has no room left ({words}). Make room and repeat.")
+        if done.returncode in (126, 127) and self._python in words:
+            raise RuntimeMissingError(
+                f"{self.name}: {words}\nThe target's `python` must name an interpreter there with numpy and a runtime."
+            )
+        raise UnreachableError(f"{self.name}: {words or f'a command ended with {done.returncode}'}")
+
+
+def _destination(name: str) -> list[str]:
+    """Arguments of ssh for an address."""
+    try:
+        parts = urlsplit(name)
+        port, host, user, password = parts.port, parts.hostname, parts.username, parts.password
+    except ValueError:
+        port = host = user = password = None
+    is_option = any((word or "").startswith("-") for word in (host, user))
+    if not (host and re.fullmatch(r"ssh://[^/?#\s]+/?", name)) or is_option or password is not None:
+        raise ConfigError(f"{name!r} is no address of a device. Give ssh://user@box or ssh://user@box:port.")
+    return [*(["-p", str(port)] if port else []), *(["-l", user] if user else []), "--", host]
+
+
+def _remove(ssh: Sequence[str], folder: str) -> None:
+    """Remove our folder there; one that is left is removed by a run a week later."""
+    if re.fullmatch(r".+/spdy-edge/run-\w+", folder):
+        subprocess.run([*ssh, f"rm -rf -- {shlex.quote(folder)}"], capture_output=True, check=False, timeout=60)
+
+
+def _pack_description(path: Path) -> None:
+    import archspec
+
+    package = Path(archspec.__file__ or "").parent
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(Path(__file__).parents[1] / "describe.py", "__main__.py")
+        for file in sorted(package.rglob("*")):
+            name = f"archspec/{file.relative_to(package).as_posix()}"
+            if file.suffix in (".py", ".json"):
+                archive.write(file, name)
+            elif file.is_dir() and not (file / "__init__.py").exists():
+                archive.writestr(f"{name}/__init__.py", "")  # in a zip file, folders alone are no packages
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_of(path: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001 - they tell one content from another
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][-600:] if lines else ""

@@ -1,0 +1,186 @@
+"""A device over ssh, against a real sshd: the same answers as on this host, and words for everything that fails."""
+
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from profilers.measure import Bench, Candidate, Effort
+from targets.devices.registry import open_device
+from targets.devices.ssh import SshDevice
+from targets.errors import ConfigError, RuntimeMissingError, UnreachableError
+from targets.host import collect_host, pinned_cpus
+from targets.target import Target, load_target
+from tests.profilers.test_measure import write_matmul
+from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, sshd
+
+pytestmark = pytest.mark.skipif(SSHD is None, reason=MISSING)
+
+QUICK = Effort(warmups=1, rounds=3, seconds=0.5, patience_s=0.0, timeout_s=60)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    with sshd(folder) as running:
+        monkeypatch.setenv("SPDY_EDGE_SSH", running.command)
+        open_device.cache_clear()
+        yield running
+        open_device.cache_clear()
+
+
+@pytest.fixture
+def device(server: Sshd) -> SshDevice:
+    return SshDevice(server.address, sys.executable)
+
+
+@pytest.fixture
+def bench(server: Sshd) -> Bench:
+    target = Target(
+        name="box",
+        vendor="any",
+        runtime="onnxruntime",
+        threads=1,
+        batch_size=4,
+        host=server.address,
+        python=sys.executable,
+    )
+    (info,) = (info for info in target.device.runtimes() if info.name == "onnxruntime")
+    return Bench(info, target, effort=QUICK)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Candidate, Candidate]:
+    folder = tmp_path_factory.mktemp("models")
+    return (
+        Candidate("dense", write_matmul(folder / "dense.onnx", 256, 8)),
+        Candidate("small", write_matmul(folder / "small.onnx", 256, 2)),
+    )
+
+
+def test_a_host_is_the_same_host_from_outside(device: SshDevice) -> None:
+    here, there = collect_host(), device.host()
+    assert there.id == here.id
+    assert there.usable_cores == here.usable_cores == device.cores()
+    assert device.pinned_cpus(2) == pinned_cpus(2)
+    assert {info.name for info in device.runtimes()} >= {"onnxruntime", "openvino"}
+
+
+def test_models_are_measured_and_run_there_and_nothing_is_left(
+    bench: Bench, models: tuple[Candidate, Candidate], server: Sshd
+) -> None:
+    dense, small = models
+    ((measured,), (broken,), (again,)) = bench.measure(
+        dense, [[small], [Candidate("broken", server.folder / "ssh_config")], [small]]
+    )
+    assert measured.error is None
+    assert measured.speedup > 1.3
+    assert broken.error
+    assert again.error is None
+    inputs = np.random.default_rng(0).standard_normal((6, 256)).astype(np.float32)
+    assert bench.infer(small, {"x0": inputs}).shape == (6, 256)
+    sent = list((server.folder / "cache" / "spdy-edge").iterdir())
+    assert len(sent) == 1
+    open_device.cache_clear()
+    del bench
+    assert wait_for(lambda: not any((server.folder / "cache" / "spdy-edge").iterdir()))
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_connection_that_is_lost_half_way_costs_no_result(
+    bench: Bench, models: tuple[Candidate, Candidate], server: Sshd
+) -> None:
+    dense, small = models
+    seen: list[int] = []
+
+    def drop_once(done: int) -> None:
+        seen.append(done)
+        if done == 1:
+            server.stop()
+            threading.Timer(0.5, server.start).start()
+
+    results = bench.measure(
+        dense, [[small]] * 4, on_group=drop_once, effort=Effort(1, 20, 1.0, patience_s=0.0, timeout_s=60)
+    )
+    assert [group[0].error for group in results] == [None] * 4
+    assert seen == [1, 2, 3, 4]
+
+
+def test_a_device_that_is_gone_ends_the_run_with_its_words(
+    bench: Bench, models: tuple[Candidate, Candidate], server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profilers.measure.RECONNECT_S", (0.01,))
+    server.stop()
+    with pytest.raises(UnreachableError, match="Connection refused"):
+        bench.measure(models[0], [[models[1]]])
+
+
+def test_another_host_key_stops_everything(device: SshDevice, server: Sshd) -> None:
+    other = make_key(server.folder / "other").with_name("other.pub").read_text()
+    (server.folder / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {other}")
+    with pytest.raises(ConfigError, match="host key is not the one"):
+        device.host()
+
+
+def test_a_key_that_is_not_allowed_is_a_mistake_of_the_configuration(device: SshDevice, server: Sshd) -> None:
+    (server.folder / "authorized_keys").write_text("")
+    with pytest.raises(ConfigError, match="Permission denied"):
+        device.host()
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("SPDY_EDGE_SSH", "ssh -F none -o ConnectTimeout=1")
+        with pytest.raises(UnreachableError, match="timed out"):
+            SshDevice(f"ssh://127.0.0.1:{silent.getsockname()[1]}").host()
+
+
+def test_an_interpreter_that_is_not_there(server: Sshd) -> None:
+    with pytest.raises(RuntimeMissingError, match="python"):
+        SshDevice(server.address, "/nowhere/python").host()
+
+
+def test_a_full_disk_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is unpacked there goes to the device that is always full."""
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    full = folder / "full"
+    full.mkdir()
+    (full / "tar").write_text("#!/bin/sh\nexec /bin/tar \"$@\" --to-command='cat >/dev/full'\n")
+    (full / "tar").chmod(0o755)
+    with sshd(folder, f"SetEnv PATH={full}:/usr/bin:/bin XDG_CACHE_HOME={folder}/cache") as running:
+        monkeypatch.setenv("SPDY_EDGE_SSH", running.command)
+        with pytest.raises(UnreachableError, match="no room"):
+            SshDevice(running.address, sys.executable).host()
+
+
+@pytest.mark.parametrize(
+    "address", ["ssh://", "ssh://-oProxyCommand=x", "ssh://user:secret@box", "ssh://box/path", "ssh://box:port", "box"]
+)
+def test_other_addresses_are_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="no address"):
+        open_device(address)
+
+
+def test_a_target_names_its_device(server: Sshd, tmp_path: Path) -> None:
+    file = tmp_path / "kiosk.toml"
+    file.write_text(f'host = "{server.address}"\npython = "{sys.executable}"\nbatch_size = 4\n')
+    target = load_target(file)
+    assert target.threads == target.device.cores()
+    assert Target.from_json(target.to_json()) == target
+    with pytest.raises(ConfigError, match="Ask for at most"):
+        load_target(file, threads=10_000)

@@ -1,0 +1,81 @@
+"""Hidden costs are found in the model file and in the runtime's counters, and named."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.verifying.costs import hidden_costs
+from profilers.measure import Bench, Candidate
+from targets.registry import get_runtime
+from targets.runtimes.onnx_graph import read_graph, read_weights
+from targets.target import Target
+from tests.targets.test_runtimes import BATCH, make_weights, write_model
+
+
+@pytest.fixture
+def bench() -> Bench:
+    target = Target(name="costs", vendor="any", runtime="onnxruntime", threads=1, batch_size=BATCH)
+    return Bench(get_runtime("onnxruntime"), target)
+
+
+def named(bench: Bench, path: Path, fraction: float | None = None) -> dict[str, str]:
+    found = hidden_costs(bench, Candidate("model", path), fraction)
+    assert all(check.status == "noted" and check.exit_code == 0 for check in found)
+    return {check.name.removeprefix("hidden cost: "): check.found for check in found}
+
+
+def test_what_the_file_hides_is_named(bench: Bench, tmp_path: Path) -> None:
+    weights = make_weights()
+    weights["second.weight"][:] = 0
+    weights["first.weight"].flat[:3] = 1e-40
+    path = write_model(tmp_path / "model.onnx", weights, BATCH)
+    found = named(bench, path)
+    assert found["denormal weights"].startswith("3 weights")
+    assert "first.weight" in found["denormal weights"]
+    assert "onnxruntime multiplies by them all" in found["zeros computed"]
+    assert "batch norm" not in found
+
+
+def test_a_plain_network_hides_nothing_in_its_file(bench: Bench, tmp_path: Path) -> None:
+    found = named(bench, write_model(tmp_path / "model.onnx", make_weights(), BATCH))
+    assert not {"denormal weights", "zeros computed", "batch norm", "fallback"} & found.keys()
+
+
+def test_a_fallback_and_conversions_are_named(bench: Bench, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.onnx", make_weights(), BATCH)
+    found = named(bench, path, fraction=0.4)
+    assert "40.0%" in found["fallback"]
+    assert "Reorder" in found["reorders"]  # onnxruntime's blocked layout, dear in so small a network
+
+
+def test_batch_norm_by_itself_is_named(bench: Bench, tmp_path: Path) -> None:
+    ones = {name: np.ones(3, np.float32) for name in ("scale", "shift", "mean", "variance")}
+    node = helper.make_node("BatchNormalization", ["x", *ones], ["y"], "norm")
+    shape = [BATCH, 3, 8, 8]
+    graph = helper.make_graph(
+        [node],
+        "norm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(array, name) for name, array in ones.items()],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8), tmp_path / "norm.onnx"
+    )
+    assert named(bench, tmp_path / "norm.onnx")["batch norm"].startswith("1 BatchNormalization")
+
+
+def test_a_file_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
+    weights = make_weights()
+    content = write_model(tmp_path / "model.onnx", weights, BATCH).read_bytes()
+    found = read_weights(content)
+    assert found.keys() == weights.keys()
+    for name, values in weights.items():
+        np.testing.assert_array_equal(found[name], values.ravel())
+    graph = onnx.load(str(tmp_path / "model.onnx")).graph
+    assert [(n.name, n.operation, n.inputs, n.outputs) for n in read_graph(content)] == [
+        (n.name, n.op_type, list(n.input), list(n.output)) for n in graph.node
+    ]

@@ -1,0 +1,68 @@
+"""Where a bundle's speedup holds: measured on a real one, and told in words and colours."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.certificate import Protocol
+from pipeline.envelope import Envelope, Place, default_batches, measure_envelope
+from pipeline.envelope_page import envelope_page, heat_maps
+from profilers.measure import Effort
+from profilers.statistics import Interval
+from reports.html import render_html
+from targets.errors import ConfigError
+from tests.command import pipeline
+from tests.verifying.bundles import WIDTH, runnable_bundle
+
+QUICK = Protocol(processes=2, most_processes=2, effort=Effort(1, 5, 0.3, patience_s=0.0, timeout_s=60))
+
+
+def place(status: str, value: float, threads: int = 1, batch: int = 4) -> Place:
+    return Place(threads, batch, False, status, Interval(value, value - 0.1, value + 0.1, 0.95), 0.001, 0.01)
+
+
+def test_every_place_is_measured_and_what_the_file_forbids_is_said(tmp_path: Path) -> None:
+    bundle = runnable_bundle(tmp_path)
+    found = measure_envelope(bundle, threads=[1], batches=[4], protocol=QUICK)
+    assert [(p.threads, p.batch_size, p.neighbour) for p in found.places] == [(1, 4, False), (1, 4, True)]
+    for measured in found.places:
+        assert (measured.speedup is None) == (measured.status == "not possible") == (measured.error is not None)
+    assert any(measured.speedup and measured.speedup.value > 1.5 for measured in found.places)
+    assert found.sample_shape == {"x0": (WIDTH,)}
+    json.dumps(found.to_json())
+    with pytest.raises(ConfigError, match="cores"):
+        measure_envelope(bundle, threads=[999], protocol=QUICK)
+
+
+def test_the_page_names_the_places_that_fall_short() -> None:
+    places = (place("certified", 3.2), place("missed", 1.2, batch=1), Place(1, 16, True, "not possible", error="fixed"))
+    envelope = Envelope("bundle", 3.0, "onnxruntime", (1, 4), {"input": (3, 8, 8)}, {"model": "CPU"}, places)
+    assert envelope.short == places[1:2]
+    page = envelope_page(envelope)
+    assert page.headline == "3x holds in 1 of 3 places"
+    assert [notice.text for notice in page.notices] == ["1 thread, batch 1: 1.20x (1.10\u20131.30), 3x was asked for"]
+    alone, busy = heat_maps(envelope)
+    assert alone.tones == (("", "bad", "good"),)
+    assert busy.rows == (("1", "not possible"),)
+    html = render_html(page)
+    assert '<td class="number bad">1.20x' in html
+    assert '<td class="number good">3.20x' in html
+
+
+def test_places_by_default() -> None:
+    assert default_batches(64) == [1, 4, 16, 64]
+    assert default_batches(6) == [1, 4, 6]
+
+
+def test_a_bundle_with_nothing_to_measure_against(tmp_path: Path) -> None:
+    bare = runnable_bundle(tmp_path, without=("dense.onnx",))
+    with pytest.raises(ConfigError, match="nothing to measure against"):
+        measure_envelope(bare, protocol=replace(QUICK))
+
+
+def test_the_command_refuses_what_is_no_number(tmp_path: Path) -> None:
+    result = pipeline("envelope", tmp_path, "--threads", "1,x", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "whole numbers" in result.stderr

@@ -1,0 +1,178 @@
+"""Verification of bundles that run, on this host: what holds, what does not, and what each of them is called."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.certificate import Protocol
+from pipeline.verifying.verify import Verification, VerifyOptions, place_of_record, verify
+from profilers.measure import Effort
+from targets.errors import ArtifactError, ConfigError, RuntimeMissingError, UnreachableError
+from tests.bundles import contents
+from tests.command import pipeline
+from tests.verifying.bundles import WIDTH, runnable_bundle
+
+QUICK = VerifyOptions(
+    protocol=Protocol(
+        processes=2, most_processes=3, half_width=0.5, effort=Effort(1, 6, 0.5, patience_s=0.0, timeout_s=60)
+    )
+)
+UNMEASURED = replace(QUICK, measure=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return runnable_bundle(tmp_path_factory.mktemp("good"))
+
+
+def statuses(found: Verification) -> dict[str, str]:
+    return {check.name: check.status for check in found.checks}
+
+
+def test_a_bundle_that_holds_is_measured_again_and_left_as_it_is(bundle: Path) -> None:
+    before = contents(bundle)
+    found = verify(bundle, QUICK)
+    assert found.exit_code == 0
+    assert {"files", "host", "golden outputs", "speedup"} <= {n for n, s in statuses(found).items() if s == "passed"}
+    speedup = found.to_json()["speedup"]
+    assert 1.5 <= speedup["ci_low"] <= speedup["measured_speedup"] <= speedup["ci_high"]
+    deployment = found.to_json()["deployment"]["compressed"]
+    assert 0 < deployment["p50_s"] <= deployment["p90_s"] <= deployment["p99_s"]
+    assert deployment["peak_rss_bytes"] > 1 << 24
+    assert deployment.get("energy_j", 1) > 0
+    assert contents(bundle) == before
+    json.dumps(found.to_json())
+
+
+def test_a_claim_that_does_not_hold_here_is_missed(bundle: Path) -> None:
+    found = verify(bundle, replace(QUICK, min_speedup=500.0))
+    assert (found.exit_code, found.status) == (3, "missed")
+
+
+def test_other_outputs_are_another_network_whatever_its_speed(tmp_path: Path) -> None:
+    found = verify(runnable_bundle(tmp_path, spoil=True), QUICK)
+    assert found.exit_code == 5
+    assert statuses(found)["golden outputs"] == "failed"
+    assert "speedup" not in statuses(found)
+
+
+def test_another_cpu_is_said_and_stops_only_who_asks_for_it(tmp_path: Path) -> None:
+    other = runnable_bundle(tmp_path, host={"id": "0" * 16, "model": "Other CPU"})
+    found = verify(other, UNMEASURED)
+    assert found.exit_code == 0
+    (host,) = (check for check in found.checks if check.name == "host")
+    assert host.status == "noted"
+    assert "another" in host.found
+    assert verify(other, replace(UNMEASURED, strict_host=True)).exit_code == 7
+
+
+def test_what_differs_around_it_is_noted(tmp_path: Path) -> None:
+    changed = runnable_bundle(
+        tmp_path,
+        versions={"onnxruntime": "0.1"},
+        created="2999-01-01T00:00:00+00:00",
+        target={"runtime": "onnxruntime", "threads": 999, "batch_size": 4},
+    )
+    found = statuses(verify(changed, UNMEASURED))
+    assert {found[name] for name in ("version of onnxruntime", "clock", "threads")} == {"noted"}
+    assert found["speedup"] == "skipped"
+
+
+def test_without_the_dense_network_a_stated_latency_serves(tmp_path: Path) -> None:
+    bare = runnable_bundle(tmp_path, without=("dense.onnx", "golden.safetensors"))
+    found = statuses(verify(bare, QUICK))
+    assert found["speedup"] == found["golden outputs"] == "skipped"
+    assert verify(bare, replace(QUICK, dense_latency_s=10.0)).exit_code == 0
+    assert verify(bare, replace(QUICK, dense_latency_s=1e-9)).exit_code == 3
+
+
+def test_a_runtime_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPDY_EDGE_HOME", str(tmp_path / "empty"))
+    monkeypatch.delenv("SPDY_EDGE_DEEPSPARSE_PYTHON", raising=False)
+    other = runnable_bundle(tmp_path, target={"runtime": "deepsparse", "threads": 1, "batch_size": 4})
+    with pytest.raises(RuntimeMissingError, match="not installed"):
+        verify(other, UNMEASURED)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "dense.onnx", "certificate.json", "golden.safetensors"])
+def test_one_byte_is_enough(tmp_path: Path, name: str) -> None:
+    broken = runnable_bundle(tmp_path)
+    content = bytearray((broken / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (broken / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=f"{name} was changed"):
+        verify(broken, QUICK)
+
+
+def test_missing_added_and_of_another_version(tmp_path: Path) -> None:
+    broken = runnable_bundle(tmp_path)
+    (broken / "extra").touch()
+    (broken / "plan.json").unlink()
+    with pytest.raises(ArtifactError, match=r"plan.json is missing; extra was added"):
+        verify(broken, QUICK)
+    manifest = json.loads((broken / "manifest.json").read_text())
+    (broken / "manifest.json").write_text(json.dumps(manifest | {"schema": 9}))
+    with pytest.raises(ArtifactError, match="schema 9"):
+        verify(broken, QUICK)
+
+
+def sample(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def test_accuracy_on_a_sample_is_compared_with_the_loss_that_was_certified(bundle: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    inputs = np.random.default_rng(3).standard_normal((64, WIDTH)).astype(np.float32)
+    labels = {}
+    for name in ("model", "dense"):
+        session = onnxruntime.InferenceSession(bundle / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        found = [session.run(None, {session.get_inputs()[0].name: inputs[i : i + 4]})[0] for i in range(0, 64, 4)]
+        labels[name] = np.concatenate(found).argmax(axis=1)
+    better = sample(tmp_path / "better.npz", inputs=inputs, labels=labels["model"])
+    worse = sample(tmp_path / "worse.npz", inputs=inputs, labels=labels["dense"])
+    assert verify(bundle, replace(UNMEASURED, sample=better)).exit_code == 0
+    found = verify(bundle, replace(UNMEASURED, sample=worse))
+    assert (found.exit_code, found.status) == (4, "less accurate")
+    with pytest.raises(ConfigError, match="do not fit together"):
+        verify(
+            bundle, replace(UNMEASURED, sample=sample(tmp_path / "odd.npz", inputs=inputs, labels=labels["dense"][:5]))
+        )
+    with pytest.raises(ConfigError, match="is no sample"):
+        verify(bundle, replace(UNMEASURED, sample=tmp_path / "none.npz"))
+
+
+def test_records_never_touch_the_bundle_or_each_other(bundle: Path, tmp_path: Path) -> None:
+    first = place_of_record(bundle, None)
+    assert first.parent == bundle.parent
+    first.touch()
+    assert place_of_record(bundle, None) != first
+    first.unlink()
+    with pytest.raises(ConfigError, match="lies in the bundle"):
+        place_of_record(bundle, bundle / "record.json")
+    (tmp_path / "old.json").touch()
+    with pytest.raises(ConfigError, match="never overwritten"):
+        place_of_record(bundle, tmp_path / "old.json")
+
+
+def test_a_device_that_cannot_be_reached_is_exit_code_7(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPDY_EDGE_SSH", "ssh -F none -o ConnectTimeout=2")
+    with pytest.raises(UnreachableError, match="refused"):
+        verify(bundle, replace(QUICK, host="ssh://nobody@127.0.0.1:1"))
+
+
+def test_the_command_writes_a_signed_record(bundle: Path, tmp_path: Path) -> None:
+    assert pipeline("keygen", "device.key", cwd=tmp_path).returncode == 0
+    result = pipeline(
+        *("verify", bundle, "--no-measure", "--record", "record.json", "--key", "device.key", "--json"), cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["status"] == "verified"
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["checks"][0]["name"] == "files"
+    assert (tmp_path / "record.json.signature.json").exists()
