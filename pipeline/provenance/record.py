@@ -20,7 +20,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "model": run.adapter.name,
         "task": run.adapter.task,
         "weights": {
-            "given": {"name": given.name, "sha256": file_digest(given)} if given else None,
+            "given": {"name": given.name, "sha256": weights_digest(given)} if given else None,
             "dense_sha256": run.model_key,
             "compressed_sha256": file_digest(run.folder.file("checkpoint.safetensors")),
         },
@@ -36,6 +36,16 @@ def provenance(run: Run) -> dict[str, Any]:
         "configuration": {"sha256": digest(settings), "settings": settings},
         "code": {"version": metadata.version("spdy-edge"), "sha256": code_digest()},
     }
+
+
+def weights_digest(weights: Path) -> str | None:
+    """SHA-256 of a file, or over the names and hashes of a folder's files; None for a name on a hub."""
+    if not weights.exists():
+        return None
+    if weights.is_file():
+        return file_digest(weights)
+    files = sorted(path for path in weights.rglob("*") if path.is_file())
+    return digest([[path.relative_to(weights).as_posix(), file_digest(path)] for path in files])
 
 
 def settings_of(config: RunConfig) -> Mapping[str, Any]:

@@ -41,11 +41,12 @@ def write_sbom(path: Path, model: Path, certificate: Mapping[str, Any], origin: 
 
 
 def _model(sha256: str, certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> Component:
+    given = origin["weights"]["given"]  # of which a name on a hub has no hash
     dense = Component(
         name=f"{origin['model']} (dense)",
         type=ComponentType.MACHINE_LEARNING_MODEL,
         bom_ref="model-dense",
-        hashes=[_sha256(origin["weights"]["given"]["sha256"])] if origin["weights"]["given"] else [],
+        hashes=[_sha256(given["sha256"])] if given and given["sha256"] else [],
         properties=[Property(name=f"{PROJECT}:weights_sha256", value=origin["weights"]["dense_sha256"])],
     )
     facts = certificate_facts(certificate) | {
@@ -76,7 +77,7 @@ def _data(data: Mapping[str, Any]) -> Component:
 
 def _packages(versions: Mapping[str, str]) -> Iterator[Component]:
     """What is installed and needed by the project, Python, and runtimes that have an environment of their own."""
-    here = dict(_needed(PROJECT))
+    here = dict(_needed(PROJECT, "compress"))  # the extra that makes bundles
     for name, version in {**versions, **{name: found.version for name, found in here.items()}}.items():
         is_python = name == "python"
         licence = _licence(here[name]) if name in here else None
@@ -90,9 +91,9 @@ def _packages(versions: Mapping[str, str]) -> Iterator[Component]:
         )
 
 
-def _needed(project: str) -> Iterator[tuple[str, metadata.Distribution]]:
-    """The project and every distribution that it needs, near or far, as far as they are installed."""
-    waiting: list[tuple[str, frozenset[str]]] = [(project, frozenset())]
+def _needed(project: str, extra: str) -> Iterator[tuple[str, metadata.Distribution]]:
+    """The project with an extra and every distribution that it needs, near or far, as far as they are installed."""
+    waiting: list[tuple[str, frozenset[str]]] = [(project, frozenset({extra}))]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
         name, extras = item = waiting.pop()

@@ -124,13 +124,23 @@ def sign_bundle(bundle: Path, key: Ed25519PrivateKey) -> Signature:
         ArtifactError: the bundle is not as its manifest says.
     """
     check_bundle(bundle)
-    public = key.public_key()
-    made = base64.b64encode(key.sign((bundle / MANIFEST).read_bytes())).decode()
-    signature = Signature(_pem(public), fingerprint(public), made)
+    signature = _sign(key, (bundle / MANIFEST).read_bytes())
     beside = bundle.with_name(f".{bundle.name}.{SIGNATURE}")  # a file left inside would be one that was added
     write_json(beside, asdict(signature))
     beside.replace(bundle / SIGNATURE)
     return signature
+
+
+def sign_file(path: Path, key: Ed25519PrivateKey) -> Path:
+    """Write the signature of any file beside it, and give its path."""
+    beside = path.with_name(f"{path.name}.{SIGNATURE}")
+    write_json(beside, asdict(_sign(key, path.read_bytes())))
+    return beside
+
+
+def _sign(key: Ed25519PrivateKey, content: bytes) -> Signature:
+    public = key.public_key()
+    return Signature(_pem(public), fingerprint(public), base64.b64encode(key.sign(content)).decode())
 
 
 def read_signature(bundle: Path) -> Signature | None:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 
 from pipeline.config import RunConfig
 from pipeline.provenance.model_card import write_model_card
-from pipeline.provenance.record import code_digest, settings_of
+from pipeline.provenance.record import code_digest, settings_of, weights_digest
 from pipeline.provenance.sbom import write_sbom
 from tests.bundles import ORIGIN, make_certificate
 
@@ -95,3 +95,15 @@ def test_settings_name_files_without_their_folders(tmp_path: Path) -> None:
 def test_the_code_has_one_digest() -> None:
     assert code_digest() == code_digest()
     assert len(code_digest()) == 64
+
+
+def test_weights_have_one_digest_whether_file_or_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_bytes(b"{}")
+    assert weights_digest(folder / "model.safetensors") == hashlib.sha256(b"weights").hexdigest()
+    before = weights_digest(folder)
+    (folder / "config.json").write_bytes(b"{ }")
+    assert before != weights_digest(folder)
+    assert weights_digest(Path("someone/on-a-hub")) is None
