@@ -15,6 +15,7 @@ from rich.table import Table
 from calibration.errors import DataError
 from pipeline.commands.config import config_command
 from pipeline.commands.diff import diff
+from pipeline.commands.envelope import envelope
 from pipeline.commands.fetch import fetch
 from pipeline.commands.gate import gate
 from pipeline.commands.history import history
@@ -27,12 +28,13 @@ from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
 from reports.errors import ReportError
-from targets.errors import ConfigError, UserError
+from targets.errors import ConfigError, RuntimeMissingError, UserError
 
 if TYPE_CHECKING:
     from pipeline.context import Run
 
 INTERRUPTED = 130
+OURS = ("pipeline", "profilers", "targets", "calibration", "reports")
 PROBE_SPEEDUP = 2.0
 """A probe looks at no request; its folder records one all the same."""
 STAGES = {
@@ -65,6 +67,12 @@ def main() -> NoReturn:
         _fail("Interrupted. What was finished is kept: the same command goes on from there.", INTERRUPTED, as_json)
     except (UserError, DataError, ReportError) as error:
         _fail(str(error), error.exit_code, as_json)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in OURS:
+            raise
+        needs = f"{package} is not installed, and this command needs it: pip install 'spdy-edge[compress]'"
+        _fail(needs, RuntimeMissingError.exit_code, as_json)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
@@ -143,7 +151,13 @@ def _stage_command(name: str, text: str) -> None:
     def stage(
         folder: Path | None, config: Path | None, as_json: bool, out: Path | None, again: bool, **flags: Any
     ) -> int:
-        return _execute(name, config, as_json, folder or out, True, flags, again=again)
+        export = flags.pop("export", None)
+        return _execute(name, config, as_json, folder or out, True, flags, again=again, export=export)
+
+    if name == "profile":
+        click.option(
+            "--export", type=click.Path(path_type=Path), help="also write the table here, for --latency-table"
+        )(stage)
 
 
 for _name, _text in STAGES.items():
@@ -158,6 +172,7 @@ def _execute(
     resume: bool,
     flags: dict[str, Any],
     again: bool = False,
+    export: Path | None = None,
 ) -> int:
     folder = RunFolder(out) if out else None
     if last == "probe" and flags["speedup"] is None and not (folder and folder.record.exists()):
@@ -177,6 +192,10 @@ def _execute(
     with folder.lock():
         context = prepare(config, folder, Reporter())
         result = execute(context, last, again=again)
+        if export:
+            from pipeline.carrying import export_table
+
+            export_table(context, export)
         tell(context, result)
     if as_json:
         click.echo(json.dumps(result))
@@ -273,7 +292,12 @@ def tell(run: "Run", result: dict[str, Any]) -> None:
     if "report" in result:
         say(f"report: {result['report']}")
         say(f"bundle: {result['bundle']}")
-    if run.proxy:
+    if run.carried:
+        run.reporter.warn(
+            "proxy: the plan is for the host of the latency table. Whether it holds there is for that host to say: "
+            "copy the bundle to it and run `pipeline verify BUNDLE`, or name it with --host"
+        )
+    elif run.proxy:
         run.reporter.warn(
             f"proxy: measured on {run.host.vendor}, meant for {run.target.vendor}. To certify, copy "
             f"{run.folder.path} to the device and run there: pipeline certify {run.folder.path.name} --again"
@@ -283,6 +307,7 @@ def tell(run: "Run", result: dict[str, Any]) -> None:
 cli.add_command(predict)
 cli.add_command(config_command)
 cli.add_command(verify)
+cli.add_command(envelope)
 cli.add_command(sign)
 cli.add_command(keygen)
 cli.add_command(publish)

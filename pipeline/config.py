@@ -27,11 +27,14 @@ class RunConfig(BaseModel):
         json_schema_extra={"exclusiveMinimum": 1},
     )
     model: str | None = Field(None, description="NAME[:VARIANT], see `pipeline models list`; default: resnet:digits")
-    weights: Path | None = Field(None, description="trained weights (.safetensors, .pt, .pth)")
-    data: Path | None = Field(None, description="folder or zip with train/<class>/ and test/<class>/ images")
+    weights: Path | None = Field(None, description="trained weights: .safetensors, .pt, .pth or a model's folder")
+    data: Path | None = Field(None, description="data that the model takes, see `pipeline models list`")
     runtime: str | None = Field(None, description="runtime; default: the one whose probe promises the most")
     batch_size: int | None = Field(None, description="inputs a run; default: the target's")
     threads: int | None = Field(None, description="threads; default: the physical cores this process may use")
+    input_size: int | None = Field(
+        None, description="pixels a side or tokens of one input; default: the target's, else the model's usual size"
+    )
     strict_target: bool = Field(False, description="stop (exit 7) when this host is not of the target's vendor")
     epochs: int = Field(0, ge=0, description="epochs of gradual pruning; 0: post-training correction only")
     max_drop: float | None = Field(
@@ -44,8 +47,15 @@ class RunConfig(BaseModel):
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
     solver: Literal["auto", "least-squares", "blocked"] = Field("auto", description="what the other weights become")
     plans: int = Field(60, ge=12, le=1000, description="plans measured for the latency table")
+    latency_table: Path | None = Field(
+        None, description="table of `pipeline profile --export`, instead of profiling; another host's makes a proxy"
+    )
     levels: int = Field(42, ge=3, le=200, description="levels a unit, dense included")
-    calibration_samples: int = Field(1024, ge=16, description="training samples for statistics, search and correction")
+    calibration_samples: int | None = Field(
+        None,
+        ge=16,
+        description="training samples for statistics, search and correction; default: 1024, or all there are",
+    )
     evaluations: int = Field(200, ge=1, description="candidate evaluations of the search, at most")
     correction_passes: int = Field(30, ge=0, description="passes of output matching over the calibration set")
     install: bool = Field(True, description="install DeepSparse's environment when no installed runtime gains anything")

@@ -5,6 +5,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +15,17 @@ from safetensors.torch import load_file
 from torch import nn
 
 from calibration.calibration_set import CalibrationSet, draw_calibration_set
-from calibration.datasets import Splits, load_splits
+from calibration.datasets import Splits
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.export import PlanPatcher, export_onnx
-from pipeline.models.base import ModelAdapter, Unit
+from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
+from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.tracking.events import Tracker
 from profilers.latency_table import TableUnit
-from profilers.measure import Bench, Candidate
+from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import Capability, RuntimeCapability
 from targets.errors import ArtifactError, SpeedupError
 from targets.host import HostFingerprint
@@ -46,6 +48,8 @@ class Run:
     reporter: Reporter
     candidates: tuple[RuntimeInfo, ...]
     tracker: Tracker
+    carried: bool = False
+    """Whether the latency table is another host's, so that only that host can say whether its plan holds."""
     runtime: RuntimeInfo | None = None
     capability: RuntimeCapability | None = None
 
@@ -84,7 +88,7 @@ class Run:
     @cached_property
     def splits(self) -> Splits:
         """The data."""
-        return load_splits(self.config.data)
+        return self.adapter.load_data(self.config.data, self.config.weights, self.target.input_size)
 
     @cached_property
     def dense(self) -> nn.Module:
@@ -98,7 +102,7 @@ class Run:
     @cached_property
     def units(self) -> list[Unit]:
         """Every unit in execution order."""
-        return self.adapter.units(self.dense, self.splits.train.input_shape)
+        return self.adapter.units(self.dense, torch.from_numpy(self.splits.train.inputs(np.arange(1))))
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
@@ -116,7 +120,7 @@ class Run:
         return draw_calibration_set(self.splits, self.config.calibration_samples, self.config.seed)
 
     @cached_property
-    def calibration_inputs(self) -> NDArray[np.float32]:
+    def calibration_inputs(self) -> NDArray[Any]:
         """[n, …] inputs of the calibration set, shuffled: data sets come class by class, batches must not."""
         order = np.random.default_rng(self.config.seed).permutation(len(self.calibration.indices))
         return self.calibration.inputs(self.splits.train)[order]
@@ -133,10 +137,21 @@ class Run:
         path = self.folder.file("dense.onnx")
 
         def export() -> None:
-            export_onnx(self.dense, (self.target.batch_size, *self.splits.train.input_shape), path)
+            export_onnx(self.adapter.deployed(self.dense), self.example, path)
 
         self.folder.stage("dense", digest(self.model_key, self.target.batch_size), [path.name], export)
         return path
+
+    @cached_property
+    def example(self) -> Feeds:
+        """One batch of calibration samples as the deployed network takes them."""
+        rows = np.arange(self.target.batch_size) % len(self.calibration_inputs)
+        return self.adapter.feeds(self.calibration_inputs[rows])
+
+    def predict(self, network: nn.Module) -> Predict:
+        """A network in its deployed form, in torch."""
+        adapter = self.adapter
+        return torch_predict(adapter.deployed(network), adapter.feeds, adapter.recipe.inference_batch)
 
     @cached_property
     def patcher(self) -> PlanPatcher:
@@ -145,10 +160,9 @@ class Run:
 
     @cached_property
     def bench_inputs(self) -> Path:
-        """One batch of calibration inputs for measurements, real ones since zeros in activations may matter."""
+        """One batch of inputs for measurements, real ones since zeros in activations may matter."""
         path = self.folder.file("bench_inputs.npz")
-        rows = np.arange(self.target.batch_size) % len(self.calibration_inputs)
-        np.savez(path, self.calibration_inputs[rows])
+        save_feeds(path, self.example)
         return path
 
     @cached_property

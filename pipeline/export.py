@@ -17,8 +17,7 @@ from torch import nn
 
 from pipeline.compression.criteria import kept_count
 from pipeline.files import write_atomically
-from pipeline.models.base import Predict, Unit
-from pipeline.models.inference import torch_predict
+from pipeline.models.base import Feeds, Unit
 from targets.errors import ArtifactError
 from targets.levels import Level
 
@@ -37,7 +36,7 @@ class ExportRecord:
     file_bytes: int
     opset: int
     ir_version: int
-    input_shape: tuple[int, ...]
+    input_shapes: dict[str, tuple[int, ...]]
     flushed_denormals: int
 
 
@@ -49,7 +48,7 @@ class ParityRecord:
         runtime: that ran the file.
         samples: inputs compared.
         max_abs: largest absolute difference of an output.
-        max_rel: ``max_abs`` over the largest absolute output of torch.
+        max_rel: largest difference over the largest absolute output of torch.
         top1_agreement: fraction of samples whose largest output is the same.
     """
 
@@ -60,18 +59,18 @@ class ParityRecord:
     top1_agreement: float
 
 
-def export_onnx(model: nn.Module, example_shape: Sequence[int], path: Path) -> ExportRecord:
-    """Write ``model`` as ONNX of a fixed batch size, batch norm folded and denormal weights flushed to zero.
+def export_onnx(model: nn.Module, example: Feeds, path: Path) -> ExportRecord:
+    """Write ``model`` as ONNX of fixed shapes, batch norm folded and denormal weights flushed to zero.
 
     The TorchScript exporter is used on purpose: DeepSparse runs the graphs of the newer one in its fallback.
     Folding the batch norm of nearly dead channels makes denormal weights, which slow some CPUs down by far.
 
     Args:
-        model: network in float32 on the CPU, left in the mode that it was in.
-        example_shape: shape of the input with the batch in front.
+        model: deployed network in float32 on the CPU, left in the mode that it was in.
+        example: one batch of its inputs, by the names that they get.
         path: file to write; it is whole or absent.
     """
-    graph = _torchscript_export(model, example_shape)
+    graph = _torchscript_export(model, example)
     graph.ir_version = min(graph.ir_version, MAX_IR_VERSION)
     _give_each_node_its_own(graph.graph)
     flushed = sum(_flush_denormals(tensor) for tensor in graph.graph.initializer)
@@ -79,7 +78,8 @@ def export_onnx(model: nn.Module, example_shape: Sequence[int], path: Path) -> E
     content = graph.SerializeToString()
     write_atomically(path, content)
     digest = hashlib.sha256(content).hexdigest()
-    return ExportRecord(digest, len(content), OPSET, graph.ir_version, tuple(example_shape), flushed)
+    shapes = {name: array.shape for name, array in example.items()}
+    return ExportRecord(digest, len(content), OPSET, graph.ir_version, shapes, flushed)
 
 
 def unit_initialisers(graph: Path | onnx.ModelProto, units: Sequence[Unit]) -> dict[str, str]:
@@ -199,18 +199,18 @@ def export_openvino_ir(onnx_path: Path, xml_path: Path) -> None:
 
 
 def check_parity(
-    model: nn.Module,
+    expected: NDArray[np.float32],
     path: Path,
-    inputs: NDArray[np.float32],
+    feeds: Feeds,
     runtime: str = "onnxruntime",
     tolerance: float = 1e-3,
 ) -> ParityRecord:
     """Compare a runtime's outputs with torch's, both in float32.
 
     Args:
-        model: network that was exported.
+        expected: [n, …] outputs of torch.
         path: ONNX file, or OpenVINO IR for ``openvino``.
-        inputs: [n, ...]; the file's fixed batch size is filled up by repeating.
+        feeds: inputs [n, …]; the file's fixed batch size is filled up by repeating.
         runtime: ``onnxruntime`` or ``openvino``.
         tolerance: largest relative difference that passes.
 
@@ -222,8 +222,7 @@ def check_parity(
         predict, batch_size = load(path)
     except Exception as error:  # each runtime has its own kinds
         raise ArtifactError(f"{runtime} does not load {path}: {error}") from error
-    found, expected = _in_batches(predict, inputs, batch_size), torch_predict(model)(inputs)
-    return compare_outputs(runtime, str(path), expected, found, tolerance)
+    return compare_outputs(runtime, str(path), expected, _in_batches(predict, feeds, batch_size), tolerance)
 
 
 def compare_outputs(
@@ -233,15 +232,19 @@ def compare_outputs(
     found: NDArray[np.float32],
     tolerance: float = 1e-3,
 ) -> ParityRecord:
-    """How far ``found`` outputs [n, classes] of a runtime are from the ``expected`` ones of torch.
+    """How far ``found`` outputs [n, …] of a runtime are from the ``expected`` ones of torch.
+
+    Outputs of several numbers at every place, [n, places, numbers], are each held against their own scale: boxes in
+    pixels must not hide probabilities.
 
     Raises:
         ArtifactError: further than ``tolerance`` of the largest output, or not finite.
     """
-    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-    max_abs = float(np.abs(found - expected).max())
+    difference = np.abs(found - expected)
+    scale = np.abs(expected).max(axis=(0, 1) if expected.ndim > 2 else None)
+    max_rel = float((difference / np.maximum(scale, np.finfo(np.float32).tiny)).max())
     agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    record = ParityRecord(runtime, len(expected), max_abs, max_abs / scale, agreement)
+    record = ParityRecord(runtime, len(expected), float(difference.max()), max_rel, agreement)
     if not record.max_rel <= tolerance:
         raise ArtifactError(
             f"{file} on {runtime} differs from torch by {record.max_rel:.2g} of the largest output; "
@@ -270,18 +273,18 @@ def assert_zeros_survive(path: Path, units: Sequence[Unit], model: nn.Module) ->
     return counts
 
 
-def _torchscript_export(model: nn.Module, example_shape: Sequence[int]) -> onnx.ModelProto:
+def _torchscript_export(model: nn.Module, example: Feeds) -> onnx.ModelProto:
     training = model.training
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's deprecation, and shapes of its own nodes that it does not know
         path = Path(folder) / "model.onnx"
         torch.onnx.export(
             model.eval(),
-            (torch.zeros(*example_shape),),
+            tuple(torch.from_numpy(array) for array in example.values()),
             path,
             dynamo=False,
             opset_version=OPSET,
-            input_names=["input"],
+            input_names=list(example),
             output_names=["output"],
         )
         model.train(training)
@@ -314,13 +317,16 @@ def _flush_denormals(tensor: onnx.TensorProto) -> int:
 
 
 def module_path(node_name: str) -> str:
-    """``layer1.0.conv1`` of ``/layer1/layer1.0/conv1/Conv``: a child of a container repeats the container's name."""
+    """``layer1.0.conv1`` of ``/layer1/layer1.0/conv1/Conv``: a child of a container repeats the container's name.
+
+    The ``network`` that a deployed form holds is left out.
+    """
     path: list[str] = []
     for part in node_name.strip("/").split("/")[:-1]:
         if path and part.startswith(f"{path[-1]}."):
             path.pop()
         path.append(part)
-    return ".".join(path)
+    return ".".join(path).removeprefix("network.")
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -330,26 +336,29 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ArtifactError(f"{path} is not a whole ONNX file; export it again.") from error
 
 
-def _onnxruntime(path: Path) -> tuple[Predict, int]:
+_Run = Callable[[Feeds], NDArray[np.float32]]
+
+
+def _onnxruntime(path: Path) -> tuple[_Run, int]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    entry = session.get_inputs()[0]
-    return lambda batch: session.run(None, {entry.name: batch})[0], entry.shape[0]
+    return lambda batch: session.run(None, batch)[0], session.get_inputs()[0].shape[0]
 
 
-def _openvino(path: Path) -> tuple[Predict, int]:
+def _openvino(path: Path) -> tuple[_Run, int]:
     import openvino
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda batch: compiled(batch)[0], compiled.input().shape[0]
+    return lambda batch: compiled(batch)[0], compiled.inputs[0].shape[0]
 
 
-_PREDICTORS: dict[str, Callable[[Path], tuple[Predict, int]]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+_PREDICTORS: dict[str, Callable[[Path], tuple[_Run, int]]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
-def _in_batches(predict: Predict, inputs: NDArray[np.float32], batch_size: int) -> NDArray[np.float32]:
-    """Outputs of all ``inputs``; the last batch is filled up by repeating, and the repetitions dropped."""
-    rows = np.resize(np.arange(len(inputs)), -(-len(inputs) // batch_size) * batch_size)
-    outputs = [predict(inputs[batch]) for batch in rows.reshape(-1, batch_size)]
-    return np.concatenate(outputs)[: len(inputs)]
+def _in_batches(predict: _Run, feeds: Feeds, batch_size: int) -> NDArray[np.float32]:
+    """Outputs of all inputs; the last batch is filled up by repeating, and the repetitions dropped."""
+    count = len(next(iter(feeds.values())))
+    rows = np.resize(np.arange(count), -(-count // batch_size) * batch_size)
+    outputs = [predict({name: array[batch] for name, array in feeds.items()}) for batch in rows.reshape(-1, batch_size)]
+    return np.concatenate(outputs)[:count]

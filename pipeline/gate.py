@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.certificate import CERTIFIED, EXIT_CODES
+from pipeline.checks import Check, check, first_failure
 from pipeline.release import Release, read_bundle, read_release
 from pipeline.release_changes import Figure, compare, number
 from reports import formatting
@@ -32,17 +33,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One check: what was asked, what the certificate says, and the exit code that stands for its failure."""
-
-    name: str
-    status: Literal["passed", "failed", "skipped"]
-    asked: str
-    found: str
-    exit_code: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """Every check in the order of what its failure means, the worst first; the first that failed decides."""
 
@@ -53,7 +43,7 @@ class Verdict:
     @property
     def exit_code(self) -> int:
         """0 if nothing failed."""
-        return next((check.exit_code for check in self.checks if check.status == "failed"), 0)
+        return first_failure(self.checks)
 
     @property
     def status(self) -> str:
@@ -96,26 +86,22 @@ def _checks(bundle: Path, release: Release, limits: Limits, other: Release | Non
         yield _against(changes.figure("accuracy"), ACCURACY)
     code = EXIT_CODES[certificate.status]
     asked = f"{CERTIFIED} at {formatting.requested(certificate.requested_speedup)}"
-    yield _check("certificate", code == 0, asked, certificate.status, code)
+    yield check("certificate", code == 0, asked, certificate.status, code)
     if limits.min_speedup is not None:
         bounds = (certificate.ci_low, certificate.ci_high)
         found = number("ratio", certificate.measured_speedup, bounds)
         asked = f"interval from {formatting.requested(limits.min_speedup)} on"
-        yield _check("speedup", certificate.ci_low >= limits.min_speedup, asked, found, SPEED)
+        yield check("speedup", certificate.ci_low >= limits.min_speedup, asked, found, SPEED)
     if changes:
         yield _against(changes.figure("speedup"), SPEED)
     if limits.max_latency_ms is not None:
         latency_s = certificate.compressed.latency_s
         asked, found = f"at most {limits.max_latency_ms:g} ms", number("seconds", latency_s)
-        yield _check("latency", 1000 * latency_s <= limits.max_latency_ms, asked, found, SPEED)
+        yield check("latency", 1000 * latency_s <= limits.max_latency_ms, asked, found, SPEED)
     if limits.max_size_mb is not None:
         size = (bundle / "model.onnx").stat().st_size
         asked, found = f"at most {limits.max_size_mb:g} MB", number("bytes", size)
-        yield _check("size", size <= 1e6 * limits.max_size_mb, asked, found, ARTIFACT)
-
-
-def _check(name: str, passed: bool, asked: str, found: str, code: int) -> Check:
-    return Check(name, "passed", asked, found) if passed else Check(name, "failed", asked, found, code)
+        yield check("size", size <= 1e6 * limits.max_size_mb, asked, found, ARTIFACT)
 
 
 def _accuracy(release: Release, most: float) -> Check:
@@ -124,7 +110,7 @@ def _accuracy(release: Release, most: float) -> Check:
     found = f"{accuracy.metric} {scores}, {formatting.points(accuracy.difference, 2)} points"
     # Binary fractions make 1.0000000000000009 points of 1, which is nobody's loss.
     passed = round(-100 * accuracy.difference, 9) <= most
-    return _check("accuracy", passed, f"at most {most:g} points lost", found, ACCURACY)
+    return check("accuracy", passed, f"at most {most:g} points lost", found, ACCURACY)
 
 
 def _against(figure: Figure, code: int) -> Check:
@@ -133,4 +119,4 @@ def _against(figure: Figure, code: int) -> Check:
     found = f"{before} → {after}, {figure.verdict} ({figure.why})"
     if figure.verdict == "not judged":
         return Check(name, "skipped", asked, found)
-    return _check(name, figure.verdict != "worse", asked, found, code)
+    return check(name, figure.verdict != "worse", asked, found, code)

@@ -3,8 +3,9 @@
 from pathlib import Path
 from xml.etree import ElementTree
 
+from pipeline.checks import Check
 from pipeline.files import write_where_asked
-from pipeline.gate import Check, Verdict
+from pipeline.gate import Verdict
 from reports.formatting import printable
 from reports.markdown import escape
 from targets.errors import ConfigError

@@ -12,7 +12,6 @@ from calibration.batch_norm import reestimate_batch_norm
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
-from pipeline.models.inference import torch_predict
 from pipeline.run_folder import write_json
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts, training_facts
@@ -20,8 +19,6 @@ from pipeline.training.correction import CorrectionSettings, PassRecord, match_o
 from pipeline.training.gradual import GradualSettings, TrainingProgress, gradual_prune
 from pipeline.training.masks import nonzero_masks
 from targets.levels import Level
-
-BATCH = 128
 
 
 def recover(run: Run, plan: Mapping[str, Level]) -> None:
@@ -44,7 +41,8 @@ def corrected_network(
     """The stitched network with batch norm re-estimated and outputs matched to the dense one's, and what that did."""
     network = run.copy_of_dense()
     Stitcher(network, Database(run.folder.file("database"))).apply(plan)
-    reestimate_batch_norm(network, torch.split(torch.from_numpy(run.calibration_inputs), BATCH))
+    recipe = run.adapter.recipe
+    reestimate_batch_norm(network, torch.split(torch.from_numpy(run.calibration_inputs), recipe.training_batch))
     record: dict[str, Any] = {"batch_norm": "re-estimated on the calibration set", "history": []}
     passes = run.config.correction_passes
     if passes:
@@ -62,7 +60,13 @@ def corrected_network(
                 run.adapter.blocks(network),
                 nonzero_masks(network, compressed_units(plan)),
                 run.adapter.calibration_loss,
-                CorrectionSettings(passes=passes, seed=run.config.seed),
+                CorrectionSettings(
+                    passes=passes,
+                    lr=recipe.correction_lr,
+                    batch_size=recipe.training_batch,
+                    block_weight=recipe.block_weight,
+                    seed=run.config.seed,
+                ),
                 progress=show,
             )
         history = [{"step": entry.number + 1, **asdict(entry)} for entry in corrected.history]
@@ -75,7 +79,16 @@ def corrected_network(
 
 def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> nn.Module:
     """Gradual pruning towards the plan, from the dense network or, keeping its zeros, from the corrected one."""
-    settings = GradualSettings(epochs=run.config.epochs, seed=run.config.seed)
+    recipe = run.adapter.recipe
+    settings = GradualSettings(
+        epochs=run.config.epochs,
+        batch_size=recipe.training_batch,
+        optimizer=recipe.optimizer,
+        peak_lr=recipe.peak_lr,
+        weight_decay=recipe.weight_decay,
+        block_weight=recipe.training_block_weight,
+        seed=run.config.seed,
+    )
     student = network if settings.start == "database" else run.copy_of_dense()
     sparsities = {unit: plan[unit].amount for unit in compressed_units(plan)}
     with run.reporter.task("training", 1) as task:
@@ -92,9 +105,11 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
             sparsities,
             run.splits.train,
             run.adapter.training_loss,
+            run.adapter.training_score,
             settings,
             run.folder.file("training.pt"),
             show,
+            run.adapter.blocks(student),
         )
     accuracy = accuracy_of(run, student)
     run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
@@ -109,7 +124,7 @@ def compressed_units(plan: Mapping[str, Level]) -> list[str]:
 
 def accuracy_of(run: Run, network: nn.Module) -> float:
     """Score on the held-out split, in torch."""
-    return run.adapter.evaluate(torch_predict(network), run.splits).value
+    return run.adapter.evaluate(run.predict(network), run.splits).value
 
 
 def save_network(run: Run, network: nn.Module, name: str) -> None:

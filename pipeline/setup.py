@@ -12,8 +12,9 @@ from pipeline.context import Run
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
 from targets import environments
+from targets.devices.registry import LOCAL
 from targets.errors import RuntimeMissingError
-from targets.host import HostFingerprint, collect_host, is_proxy
+from targets.host import HostFingerprint, is_proxy
 from targets.registry import RuntimeInfo, get_runtime, installed_runtimes
 from targets.target import Target, load_target
 
@@ -29,9 +30,16 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
         ConfigError: a target or runtime that does not exist.
         RuntimeMissingError: the runtime or the tracker is not installed, or the host is of another vendor and
             `strict_target` is set.
+        UnreachableError: the target's host does not answer.
     """
-    target = load_target(config.target, runtime=config.runtime, batch_size=config.batch_size, threads=config.threads)
-    host = collect_host()
+    target = load_target(
+        config.target,
+        runtime=config.runtime,
+        batch_size=config.batch_size,
+        threads=config.threads,
+        input_size=config.input_size,
+    )
+    host = target.device.host()
     proxy = is_proxy(target, host)
     if proxy:
         _say_proxy(config, target, host, reporter)
@@ -64,6 +72,8 @@ def choose_candidates(target: Target, may_install: bool, reporter: Reporter) -> 
     Raises:
         RuntimeMissingError: the runtime that was asked for is not installed, or none is.
     """
+    if target.host != LOCAL:
+        return _candidates_there(target)
     if target.runtime:
         return [get_runtime(target.runtime)]
     found = installed_runtimes()
@@ -77,6 +87,18 @@ def choose_candidates(target: Target, may_install: bool, reporter: Reporter) -> 
     if not found:
         raise RuntimeMissingError("No runtime is installed: `pip install onnxruntime openvino`, or install DeepSparse.")
     return found
+
+
+def _candidates_there(target: Target) -> list[RuntimeInfo]:
+    found = target.device.runtimes()
+    wanted = [info for info in found if target.runtime in (None, info.name)]
+    if not wanted:
+        there = ", ".join(info.name for info in found) or "none"
+        raise RuntimeMissingError(
+            f"{target.host}: {target.runtime or 'a runtime'} was asked for, and {target.python or 'python3'} there has "
+            f"{there}. Install it beside numpy, or let the target's `python` name an interpreter that has it."
+        )
+    return wanted
 
 
 def install_runtime(name: str, reporter: Reporter) -> Path:

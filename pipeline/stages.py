@@ -15,6 +15,7 @@ import torch
 
 from calibration.statistics import collect_statistics
 from pipeline.bundle import check_bundle, write_bundle
+from pipeline.carrying import take_table
 from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.certifying import certify_network
 from pipeline.closed_loop import unreachable
@@ -47,7 +48,11 @@ from profilers.profile import PlanCounts, cheapest, profile
 from reports.write import write_reports
 from targets.errors import AccuracyError, SpeedupError
 
-STATISTICS_BATCH = 64
+FAST_KERNELS = 0.95
+"""Smallest fraction of a network's operations that the runtime should have fast kernels for."""
+
+MOST_HIGHER = 1.02
+"""By how much the aim is raised at once: a wide interval is the machine's doing, and no faster plan narrows it."""
 
 
 def probe_stage(run: Run) -> None:
@@ -75,11 +80,15 @@ def profile_stage(run: Run) -> None:
     Raises:
         SpeedupError: the request is out of reach, or the runtime gains nothing from zeros.
     """
-    run.require_gain()
     path = run.folder.file("latency_table.json")
+    if run.config.latency_table:
+        take_table(run, run.config.latency_table, path)
+        return
+    run.require_gain()
     counts = PlanCounts.of(run.config.plans)
 
     def work() -> None:
+        warn_of_slow_kernels(run)
         bench = PlanBench(run)
         with run.reporter.task("measuring plans", counts.total) as task:
             table = profile(
@@ -109,6 +118,17 @@ def profile_stage(run: Run) -> None:
         raise unreachable(table, run.config.speedup)
 
 
+def warn_of_slow_kernels(run: Run) -> None:
+    """Say which operations of the network the runtime has no fast kernels for, where there are more than a few."""
+    fraction, unsupported = run.bench.kernel_support(run.dense_candidate)
+    if fraction is not None and fraction < FAST_KERNELS:
+        shown = "; ".join(unsupported[:6]) or "it does not say which"
+        run.reporter.warn(
+            f"{run.bench.runtime.name} has fast kernels for only {fraction:.0%} of the network's operations, and zeros "
+            f"gain nothing in the others: {shown}. Write these parts of the network with operations that it has"
+        )
+
+
 def propose(table: LatencyTable, budget_s: float, rng: np.random.Generator) -> Choice:
     """What a search with random sensitivities would ask for."""
     rows = [costs if unit.prunable else costs[:1] for costs, unit in zip(table.costs(), table.units, strict=True)]
@@ -136,7 +156,7 @@ def database_stage(run: Run) -> None:
     units = [unit for unit in run.units if unit.prunable]
 
     def work() -> None:
-        inputs = torch.split(torch.from_numpy(run.calibration_inputs), STATISTICS_BATCH)
+        inputs = torch.split(torch.from_numpy(run.calibration_inputs), run.adapter.recipe.statistics_batch)
         model = run.copy_of_dense()
         with run.reporter.task("reconstructing", len(units)) as task:
             build_database(
@@ -212,7 +232,7 @@ def export_stage(run: Run) -> None:
 
     def work() -> None:
         model = run.network(checkpoint)
-        record = export_onnx(model, (run.target.batch_size, *run.splits.train.input_shape), model_path)
+        record = export_onnx(run.adapter.deployed(model), run.example, model_path)
         zeros = assert_zeros_survive(model_path, run.units, model)
         export_openvino_ir(model_path, ir_path)
         parities = check_exports(run, model, model_path, ir_path)
@@ -337,7 +357,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
     """While the interval's lower end misses the request, search again for a little more."""
     for _ in range(most):
         certificate = read_json(run.folder.file("certificate.json"))
-        if certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.config.speedup - 1:
+        if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.config.speedup - 1:
             return
         if certificate["is_disturbed"]:
             run.reporter.warn(
@@ -345,7 +365,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
                 f"concluded. When it is quieter: pipeline certify {run.folder.path} --again"
             )
             return
-        factor = run.config.speedup / certificate["ci_low"]
+        factor = min(run.config.speedup / certificate["ci_low"], MOST_HIGHER)
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
         run.set_aim(run.aim() * factor)
         for name in ("search", "prune", "export", "certify"):

@@ -12,6 +12,10 @@ Role = Literal["baseline", "compressed", "guide", "second", "third", "fourth", "
 Status = Literal["certified", "missed", "inconclusive", "incomplete"]
 
 
+Tone = Literal["", "good", "wary", "bad"]
+"""What a cell says of its number, which decides its colour."""
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column's title, the unit of its numbers, and whether it holds numbers (and is aligned as such)."""
@@ -28,12 +32,16 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Formatted cells, ``rows`` [rows][columns]; ``footer`` is one row of totals or empty."""
+    """Formatted cells, ``rows`` [rows][columns]; ``footer`` is one row of totals or empty.
+
+    ``tones``, of the rows' shape or empty, make it a heat map.
+    """
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
     footer: tuple[str, ...] = ()
+    tones: tuple[tuple[Tone, ...], ...] = ()
     kind: Literal["table"] = "table"
 
 

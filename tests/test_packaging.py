@@ -83,10 +83,11 @@ def pins(path: Path) -> dict[str, str]:
     return dict(zip(names, (version for _, version in pairs), strict=True))
 
 
-def everything_needed() -> Iterator[Requirement]:
-    """Requirements of the project and its development tools, and theirs, as far as they hold here."""
+def everything_needed(*extras: str) -> Iterator[Requirement]:
+    """Requirements of the project with some extras, and theirs, as far as they hold here."""
     project = PROJECT["project"]
-    waiting = [Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+    texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    waiting = [Requirement(text) for text in texts]
     seen = set()
     while waiting:
         requirement = waiting.pop()
@@ -103,7 +104,7 @@ def everything_needed() -> Iterator[Requirement]:
 def test_the_lock_pins_everything_that_is_installed_at_a_version_that_fits() -> None:
     locked = pins(ROOT / "constraints.txt")
     assert locked["torch"] == "2.13.0"
-    for requirement in everything_needed():
+    for requirement in everything_needed("compress", "dev"):
         name = canonicalize_name(requirement.name)
         if name in TOOLS:
             continue

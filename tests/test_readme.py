@@ -66,7 +66,7 @@ def test_every_command_can_be_typed(where: str, command: str) -> None:
     context = parse(command)
     if (given := context.params.get("target")) and not given.endswith(".toml"):
         load_target(given)
-    if given := context.params.get("model"):
+    if (given := context.params.get("model")) and not given.startswith("digits_net:"):  # that is test_your_model's
         get_adapter(given)
     if (speedup := context.params.get("speedup")) is not None:
         resolve({"speedup": speedup}, None, None)
@@ -142,11 +142,11 @@ def toml_blocks() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("where", "block"), list(toml_blocks()))
 def test_every_toml_example_is_accepted(where: str, block: str, tmp_path: Path) -> None:
     path = tmp_path / "example.toml"
-    path.write_text(block)
+    path.write_text(re.sub(r"^host = .*\n", "", block, flags=re.MULTILINE))  # there is no such box
     if block.startswith("# target:"):
         keys = set(tomllib.loads(block))
         assert load_target(path, threads=1).batch_size == tomllib.loads(block)["batch_size"]
-        path.write_text(block.replace("batch_size", "batchsize"))
+        path.write_text(path.read_text().replace("batch_size", "batchsize"))
         with pytest.raises(ConfigError, match="batch_size"):
             load_target(path, threads=1)
         documented = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "targets.md").read_text(), re.MULTILINE)

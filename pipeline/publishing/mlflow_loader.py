@@ -3,25 +3,26 @@
 No pickle: a registered version holds the bundle as it is, and the installed package runs it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
+
+Inputs = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 
 class BundleModel:
     """A bundle as MLflow calls it.
 
     Args:
-        model: [n, …] float32 inputs → outputs, as `pipeline.load_bundle` gives.
+        model: [n, …] inputs → outputs, as `pipeline.load_bundle` gives.
     """
 
-    def __init__(self, model: Callable[[NDArray[np.float32]], NDArray[Any]]) -> None:
+    def __init__(self, model: Callable[[Inputs], NDArray[Any]]) -> None:
         self._model = model
 
-    def predict(self, model_input: NDArray[np.float32]) -> NDArray[Any]:
+    def predict(self, model_input: Inputs) -> NDArray[Any]:
         """[n, …] outputs, computed on the bundle's own runtime."""
         return self._model(model_input)
 

@@ -105,7 +105,7 @@ def triton_config(name: str, record: ServingRecord) -> str:
 name: "{name}"
 backend: "onnxruntime"
 max_batch_size: 0
-input [ {_triton_tensor(record.input)} ]
+input [ {", ".join(map(_triton_tensor, record.inputs))} ]
 output [ {_triton_tensor(record.output)} ]
 instance_group [ {{ kind: KIND_CPU count: 1 }} ]
 parameters {{ key: "intra_op_thread_count" value: {{ string_value: "{record.threads}" }} }}

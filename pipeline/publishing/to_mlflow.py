@@ -7,9 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.numpy import load_file
+import numpy as np
 
 from pipeline.run_folder import read_json
+from pipeline.serving.record import ServingRecord
+from pipeline.serving.record import TensorSpec as ServedTensor
 from pipeline.tracking.mlflow_server import connect, experiment_id, explain, resolve_uri
 from targets.errors import UserError
 
@@ -38,7 +40,7 @@ def publish_to_mlflow(bundle: Path, name: str, uri: str | None, forced: str | No
         ``models:/NAME/VERSION``.
 
     Raises:
-        ArtifactError: certificate or golden outputs are broken.
+        ArtifactError: certificate or serving record is broken.
         ConfigError: the server refuses the name or the credentials, or there are credentials in the URI.
         RuntimeMissingError: MLflow is not installed, or the server does not answer as it should.
     """
@@ -89,16 +91,18 @@ def _save(bundle: Path, model: Path) -> None:
 
 
 def _signature(bundle: Path) -> "ModelSignature":
-    """Shapes and types of the golden inputs and outputs, any number of samples."""
+    """Shapes and types of inputs and output, any number of samples."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    golden = load_file(bundle / "golden.safetensors")
+    record = ServingRecord.load(bundle)
 
-    def schema(name: str) -> Schema:
-        return Schema([TensorSpec(golden[name].dtype, (-1, *golden[name].shape[1:]))])
+    def spec(tensor: ServedTensor, name: str | None = None) -> TensorSpec:
+        return TensorSpec(np.dtype(tensor.dtype), (-1, *tensor.shape[1:]), name)
 
-    return ModelSignature(schema("inputs"), schema("outputs"))
+    named = len(record.inputs) > 1
+    inputs = Schema([spec(tensor, tensor.name if named else None) for tensor in record.inputs])
+    return ModelSignature(inputs, Schema([spec(record.output)]))
 
 
 def _register(client: "MlflowClient", name: str, model: Path, tags: Mapping[str, str]) -> str:

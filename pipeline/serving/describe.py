@@ -14,8 +14,8 @@ def describe_serving(run: Run) -> ServingRecord:
     target = run.bench.target
     return ServingRecord(
         model=run.adapter.name,
-        family=run.adapter.family,
-        input=_spec(graph.input[0]),
+        task=run.adapter.task,
+        inputs=tuple(map(_spec, graph.input)),
         output=_spec(graph.output[0]),
         runtime=run.bench.runtime.name,
         precision="fp32",

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,8 @@ MODEL_FILES = {"openvino": "openvino/model.xml"}
 class Engine(Protocol):
     """A network that takes one whole batch at a time, from one thread at a time."""
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """The first output of one C-contiguous batch, an array of its own."""
+    def run(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """The first output for one batch of C-contiguous inputs in the model's order, an array of its own."""
 
     def close(self) -> None:
         """Give memory, threads and processes back."""
@@ -35,9 +36,9 @@ class LocalEngine:
     def __init__(self, compiled: CompiledModel) -> None:
         self._compiled = compiled
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def run(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Outputs of one whole batch."""
-        return self._compiled.run((batch,))[0]
+        return self._compiled.run(batch)[0]
 
     def close(self) -> None:
         """Give the runtime's memory and threads back."""

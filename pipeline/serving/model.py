@@ -1,7 +1,7 @@
 """A bundle as a function: arrays in, arrays out, on the runtime that it was certified on."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from pipeline.bundle import check_bundle
 from pipeline.run_folder import read_json
 from pipeline.serving.classification import ClassScore, Picture, open_picture, rank
 from pipeline.serving.engine import Engine, choose_runtime, choose_threads, open_engine
-from pipeline.serving.record import CLASSIFIER, ServingRecord
+from pipeline.serving.record import IMAGE_CLASSIFICATION, ServingRecord, TensorSpec
 from targets.errors import ConfigError
 
 
@@ -36,7 +36,6 @@ class BundleModel:
         self.record, self.certificate, self.runtime = record, certificate, runtime
         self._engine: Engine | None = engine
         self._lock = threading.Lock()
-        self._sample, self._dtype = record.input.shape[1:], np.dtype(record.input.dtype)
 
     def __enter__(self) -> Self:
         return self
@@ -51,18 +50,22 @@ class BundleModel:
                 self._engine.close()
             self._engine = None
 
-    def __call__(self, inputs: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, inputs: NDArray[Any] | Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Outputs [n, …] of preprocessed inputs [n, …], n of any size: the last batch is padded and cut.
+
+        Args:
+            inputs: the array, or the arrays by the names of the network's inputs where it has several.
 
         Raises:
             InputError: another type or shape than the network takes, or no sample at all.
             RuntimeMissingError: the runtime failed.
         """
-        self._check(inputs)
-        if len(inputs) == self.record.batch_size:
-            return self._run(np.ascontiguousarray(inputs))
-        outputs = np.concatenate([self._run(batch) for batch in _batches(inputs, self.record.batch_size)])
-        return outputs[: len(inputs)]
+        arrays = self._arrays(inputs)
+        count = len(arrays[0])
+        if count == self.record.batch_size:
+            return self._run([np.ascontiguousarray(array) for array in arrays])
+        outputs = np.concatenate([self._run(batch) for batch in _batches(arrays, self.record.batch_size)])
+        return outputs[:count]
 
     def predict(self, picture: Picture) -> list[ClassScore]:
         """Every class of one image with its probability, the most probable one first.
@@ -93,43 +96,57 @@ class BundleModel:
         Raises:
             InputError: the network is no classifier.
         """
-        if self.record.family != CLASSIFIER:
-            raise InputError(
-                f"{self.record.model} is no classifier but a {self.record.family}: its outputs are arrays."
-            )
+        if self.record.task != IMAGE_CLASSIFICATION:
+            raise InputError(f"{self.record.model} is no classifier but does {self.record.task}: it gives arrays.")
         return rank(outputs, self.record.classes)
 
-    def _run(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def _run(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
         with self._lock:
             if self._engine is None:
                 raise ValueError("this bundle is closed: load it again")
             return self._engine.run(batch)
 
-    def _check(self, inputs: Any) -> None:
-        if not isinstance(inputs, np.ndarray):
-            raise InputError(f"inputs are a {type(inputs).__name__}. Give a numpy array of {self._wanted()}.")
-        if inputs.shape == self._sample:
-            raise InputError(f"inputs have the shape {inputs.shape}, one sample. Put the batch in front: inputs[None].")
-        if inputs.shape[1:] != self._sample or not len(inputs):
-            raise InputError(f"inputs have the shape {inputs.shape}. Give {self._wanted()}, n at least 1.")
-        if inputs.dtype != self._dtype:
+    def _arrays(self, inputs: Any) -> list[NDArray[Any]]:
+        """The checked arrays in the model's order."""
+        specs = self.record.inputs
+        given = inputs if isinstance(inputs, Mapping) else {specs[0].name: inputs}
+        if set(given) != {spec.name for spec in specs}:
+            raise InputError(f"the network takes {self._wanted()}. Give them by name: model({{name: array}}).")
+        arrays = [self._checked(spec, given[spec.name]) for spec in specs]
+        if len({len(array) for array in arrays}) > 1:
+            raise InputError(f"inputs have unlike numbers of samples: {[len(array) for array in arrays]}.")
+        return arrays
+
+    def _checked(self, spec: TensorSpec, array: Any) -> NDArray[Any]:
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"inputs are a {type(array).__name__}. Give a numpy array of {_wanted(spec)}.")
+        if array.shape == spec.shape[1:]:
+            raise InputError(f"inputs have the shape {array.shape}, one sample. Put the batch in front: inputs[None].")
+        if array.shape[1:] != spec.shape[1:] or not len(array):
+            raise InputError(f"inputs have the shape {array.shape}. Give {_wanted(spec)}, n at least 1.")
+        if array.dtype != np.dtype(spec.dtype):
             raise InputError(
-                f"inputs are {inputs.dtype}. Give {self._wanted()}: preprocessed as for training, then "
-                f"inputs.astype(numpy.{self._dtype})."
+                f"inputs are {array.dtype}. Give {_wanted(spec)}: preprocessed as for training, then "
+                f"inputs.astype(numpy.{spec.dtype})."
             )
+        return array
 
     def _wanted(self) -> str:
-        return f"{self._dtype} [n, {', '.join(map(str, self._sample))}]"
+        if len(self.record.inputs) == 1:
+            return _wanted(self.record.inputs[0])
+        return ", ".join(f"{spec.name} {_wanted(spec)}" for spec in self.record.inputs)
 
 
-def _batches(inputs: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
-    """Whole batches, the last one padded with zeros."""
-    for start in range(0, len(inputs), size):
-        batch = inputs[start : start + size]
-        missing = size - len(batch)
-        if missing:
-            batch = np.concatenate([batch, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)])
-        yield np.ascontiguousarray(batch)
+def _wanted(spec: TensorSpec) -> str:
+    return f"{spec.dtype} [n, {', '.join(map(str, spec.shape[1:]))}]"
+
+
+def _batches(arrays: Sequence[NDArray[Any]], size: int) -> Iterator[list[NDArray[Any]]]:
+    """Whole batches, the last one filled up by repeating its last sample."""
+    count = len(arrays[0])
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        yield [np.ascontiguousarray(array[rows]) for array in arrays]
 
 
 def open_bundle(path: Path, runtime: str | None, threads: int | None) -> BundleModel:

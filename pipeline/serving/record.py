@@ -10,7 +10,7 @@ from targets.errors import ArtifactError
 
 SCHEMA = 1
 NAME = "serving.json"
-CLASSIFIER = "classifier"
+IMAGE_CLASSIFICATION = "image-classification"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +28,16 @@ class ServingRecord:
 
     Args:
         model: its name, such as ``resnet:20``.
-        family: what its outputs mean: ``classifier`` for [n, classes] logits.
+        task: what it does, in Hugging Face's words: ``image-classification`` gives [n, classes] logits.
+        inputs: what it is fed, in the model file's order.
         runtime: that it was certified on, with this precision, these threads and this batch size.
         preprocessing: how an image file becomes an input; None where inputs are no images.
         classes: names of the classes in the order of the outputs.
     """
 
     model: str
-    family: str
-    input: TensorSpec
+    task: str
+    inputs: tuple[TensorSpec, ...]
     output: TensorSpec
     runtime: str
     precision: str
@@ -71,10 +72,16 @@ class ServingRecord:
             raise ArtifactError(f"{path} is no serving record ({type(error).__name__}: {error}).") from None
 
 
+def _spec(value: Any) -> TensorSpec:
+    return TensorSpec(value["name"], tuple(value["shape"]), value["dtype"])
+
+
 def _read(name: str, value: Any) -> Any:
     """A field's value from plain data."""
-    if name in ("input", "output"):
-        return TensorSpec(value["name"], tuple(value["shape"]), value["dtype"])
+    if name == "output":
+        return _spec(value)
+    if name == "inputs":
+        return tuple(map(_spec, value))
     if name == "preprocessing" and value is not None:
         return Preprocessing.from_json(value)
     return tuple(value) if name == "classes" else value

@@ -7,6 +7,7 @@ import select
 import subprocess
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,14 @@ class RemoteEngine:
         finally:
             os.close(memory)
 
-    def run(self, batch: NDArray[Any]) -> NDArray[Any]:
+    def run(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Outputs of one whole batch.
 
         Raises:
             RuntimeMissingError: the server has ended or the runtime failed.
         """
-        self._input[...] = batch
+        for shared, array in zip(self._inputs, batch, strict=True):
+            shared[...] = array
         try:
             os.write(self._requests, b"\n")
             answer = self._answer()
@@ -125,9 +127,9 @@ class RemoteEngine:
 
     def _map(self, memory: int, layout: dict[str, Any]) -> None:
         shared = mmap.mmap(memory, 0)
-        (in_shape, in_type), (out_shape, out_type) = layout["input"], layout["output"]
-        self._input: NDArray[Any] = np.ndarray(in_shape, in_type, shared)
-        self._output: NDArray[Any] = np.ndarray(out_shape, out_type, shared, layout["output_offset"])
+        *inputs, output = (np.ndarray(shape, dtype, shared, offset) for shape, dtype, offset in layout["arrays"])
+        self._inputs: list[NDArray[Any]] = inputs
+        self._output: NDArray[Any] = output
 
     def _answer(self) -> bytes:
         """The next answer; the server writes each of them in one piece."""

@@ -5,10 +5,10 @@ imports the standard library, numpy and the runtime, and nothing else.
 
 Its argument is a job (JSON): {"runtime", "model", "threads", "batch_size", "precision", "cpus", "memory"}, the last
 the descriptor of a memory file that both processes map. Once the model has run, the program sizes that file and says
-where things are in it, {"input": [shape, type], "output": [shape, type], "output_offset": bytes}, or {"error": text}.
-Then, for every byte on standard input, it runs the batch that lies at the beginning of the memory, leaves the first
-output at the offset, and answers OK or what went wrong. It ends when standard input does, so that it never outlives
-who started it.
+where things are in it, {"arrays": [[shape, type, offset in bytes], …]}, the inputs in the model's order and then its
+first output, or {"error": text}. Then, for every byte on standard input, it runs the batch that lies in the memory,
+leaves the output there, and answers OK or what went wrong. It ends when standard input does, so that it never
+outlives who started it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def main() -> None:
 
         runtime = importlib.import_module("runtimes." + job["runtime"])
         model = runtime.compile(job["model"], job["threads"], job["batch_size"], precision=job["precision"])
-        inputs, outputs, layout = share(model, job["memory"], np)
+        inputs, output, layout = share(model, job["memory"], np)
     except Exception as error:
         os.write(answers, json.dumps({"error": describe(error)}).encode())
         return
     os.write(answers, json.dumps(layout).encode())
     with model:
-        serve(model, inputs, outputs, answers)
+        serve(model, inputs, output, answers)
 
 
 def claim_stdout() -> int:
@@ -58,30 +58,25 @@ def claim_stdout() -> int:
 
 
 def share(model: Any, memory: int, np: Any) -> Any:
-    """Arrays in the shared memory for the input and the first output, whose shape one run tells, and their layout."""
-    ((_, shape, dtype),) = model.input_specs()
-    sample = np.zeros(shape, dtype)
-    output = model.run([sample])[0]
-    offset = -(-sample.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    os.ftruncate(memory, offset + output.nbytes)
-    shared = mmap.mmap(memory, offset + output.nbytes)
-    layout = {
-        "input": [list(shape), dtype],
-        "output": [list(output.shape), output.dtype.name],
-        "output_offset": offset,
-    }
-    inputs = np.frombuffer(shared, dtype, sample.size).reshape(shape)
-    outputs = np.frombuffer(shared, output.dtype, output.size, offset).reshape(output.shape)
-    return inputs, outputs, layout
+    """Arrays in the shared memory for inputs and first output, whose shape one run tells, and their layout."""
+    samples = [np.zeros(shape, dtype) for _, shape, dtype in model.input_specs()]
+    arrays, end = [], 0
+    for array in [*samples, model.run(samples)[0]]:
+        arrays.append([list(array.shape), array.dtype.name, end])
+        end += -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    os.ftruncate(memory, end)
+    shared = mmap.mmap(memory, end)
+    *inputs, output = [np.ndarray(shape, dtype, shared, offset) for shape, dtype, offset in arrays]
+    return inputs, output, {"arrays": arrays}
 
 
-def serve(model: Any, inputs: Any, outputs: Any, answers: int) -> None:
+def serve(model: Any, inputs: Any, output: Any, answers: int) -> None:
     """One run a request, until there are no more."""
     requests = select.poll()
     requests.register(0, select.POLLIN)
     while wait_for_request(requests):
         try:
-            outputs[...] = model.run([inputs])[0]
+            output[...] = model.run(inputs)[0]
             answer = OK
         except Exception as error:
             answer = describe(error).encode()

@@ -26,12 +26,12 @@ def answer(*arguments: object, cwd: Path, code: int = 0, environment: Mapping[st
 def test_sign_and_verify(tmp_path: Path) -> None:
     make_bundle(tmp_path)
     assert pipeline("keygen", "release.key", cwd=tmp_path).returncode == 0
-    assert answer("verify", "bundle", cwd=tmp_path)["signed_by"] is None
+    assert answer("verify", "bundle", "--files-only", cwd=tmp_path)["signed_by"] is None
     by_key = {"SPDY_EDGE_PUBLIC_KEY": "release.key.pub"}
-    assert "not signed" in answer("verify", "bundle", cwd=tmp_path, code=5, environment=by_key)["error"]
+    assert "not signed" in answer("verify", "bundle", "--files-only", cwd=tmp_path, code=5, environment=by_key)["error"]
     assert "--key" in answer("sign", "bundle", cwd=tmp_path, code=2, environment={"SPDY_EDGE_SIGNING_KEY": ""})["error"]
     made = answer("sign", "bundle", cwd=tmp_path, environment={"SPDY_EDGE_SIGNING_KEY": "release.key"})
-    found = answer("verify", "bundle", "--public-key", "release.key.pub", cwd=tmp_path)
+    found = answer("verify", "bundle", "--files-only", "--public-key", "release.key.pub", cwd=tmp_path)
     assert found["signed_by"] == made["signed_by"]
     (tmp_path / "release.key").chmod(0o644)
     assert "chmod 600" in answer("sign", "bundle", "--key", "release.key", cwd=tmp_path, code=2)["error"]

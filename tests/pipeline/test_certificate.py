@@ -1,10 +1,13 @@
 """What is certified, what is not, and why."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.certificates import simulate
+from benchmarks.record_noise import RECORDINGS
 from pipeline.certificate import Protocol, accuracy_record, measure_best_dense, measure_speedup, verdict
 from pipeline.models.base import Score
 from profilers.measure import Bench, Effort
@@ -83,3 +86,18 @@ def test_the_accuracy_interval_is_paired() -> None:
     assert -0.016 < record["ci_low"] < -0.01 < record["ci_high"] < -0.004
     same = accuracy_record(Score("top-1", hits.mean(), hits), Score("top-1", hits.mean(), hits))
     assert same["ci_low"] == same["ci_high"] == 0
+
+
+def test_with_recorded_noise_equal_networks_are_never_certified_and_faster_ones_are() -> None:
+    """A few of the simulated certificates of benchmarks/certificates.py, whose results are committed."""
+    processes = json.loads((RECORDINGS / "quiet.json").read_text())["processes"]
+    equal = simulate(processes, 1.0, 1.05, count=8)
+    assert equal["certified"] == 0
+    assert equal["covered"] >= 7 / 8
+    faster = simulate(processes, 1.5, 1.4, count=8)
+    assert faster["certified"] == 1
+
+
+def test_a_time_budget_ends_the_measuring_after_two_processes(bench: Bench, files: tuple[Path, Path]) -> None:
+    protocol = Protocol(processes=9, most_processes=9, budget_s=0.0, effort=Effort(1, 5, 0.2, patience_s=0.0))
+    assert len(measure_speedup(bench, *files, protocol, seed=0).processes) == 2

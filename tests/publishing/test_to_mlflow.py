@@ -24,8 +24,8 @@ pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'spdy
 SERVING = {
     "schema": 1,
     "model": "tiny:1",
-    "family": "classifier",
-    "input": {"name": "x", "shape": [BATCH, 3, 16, 16], "dtype": "float32"},
+    "task": "image-classification",
+    "inputs": [{"name": "x", "shape": [BATCH, 3, 16, 16], "dtype": "float32"}],
     "output": {"name": "y", "shape": [BATCH, 10], "dtype": "float32"},
     "runtime": "onnxruntime",
     "precision": "fp32",
@@ -43,7 +43,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     inputs = np.random.default_rng(0).normal(size=(BATCH, 3, 16, 16)).astype(np.float32)
     outputs = session.run(None, {session.get_inputs()[0].name: inputs})[0]
-    save_file({"inputs": inputs, "outputs": outputs}, folder / "golden.safetensors")
+    save_file({"x": inputs, "y": outputs}, folder / "golden.safetensors")
     write_json(folder / "certificate.json", certificate())
     write_json(folder / "serving.json", SERVING)
     names = ("model.onnx", "golden.safetensors", "certificate.json", "serving.json")
@@ -79,7 +79,7 @@ def test_a_version_predicts_in_another_process_what_the_bundle_predicted(
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    expected, found = load_file(golden)["outputs"], load_file(outputs)
+    expected, found = load_file(golden)["y"], load_file(outputs)
     np.testing.assert_allclose(found["whole"], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["first"], expected[:1], rtol=1e-4, atol=1e-5)
     assert "torch" not in outputs.with_suffix(".modules").read_text().split()

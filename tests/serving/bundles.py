@@ -14,8 +14,8 @@ from tests.targets.test_runtimes import BATCH, make_weights, write_model
 CLASSES = tuple("abcdefghij")
 RECORD = ServingRecord(
     model="tiny:1",
-    family="classifier",
-    input=TensorSpec("x", (BATCH, 3, 16, 16), "float32"),
+    task="image-classification",
+    inputs=(TensorSpec("x", (BATCH, 3, 16, 16), "float32"),),
     output=TensorSpec("y", (BATCH, 10), "float32"),
     runtime="onnxruntime",
     precision="fp32",

@@ -146,11 +146,11 @@ def test_what_is_no_image_is_refused(local: BundleModel, tmp_path: Path) -> None
 
 
 def test_a_family_without_images_or_classes_says_so(tmp_path: Path) -> None:
-    with load_bundle(make_bundle(tmp_path, family="detector", preprocessing=None)) as model:
+    with load_bundle(make_bundle(tmp_path, task="object-detection", preprocessing=None)) as model:
         assert model(samples(1)).shape == (1, 10)
         with pytest.raises(InputError, match=r"no images.*float32 \[n, 3, 16, 16\]"):
             model.predict(np.zeros((16, 16, 3), np.uint8))
-        with pytest.raises(InputError, match="detector"):
+        with pytest.raises(InputError, match="object-detection"):
             model.classify(model(samples(1)))
 
 

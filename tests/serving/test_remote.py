@@ -40,8 +40,8 @@ def engine(bundle: Path) -> Iterator[RemoteEngine]:
 
 def test_outputs_come_from_another_process(engine: RemoteEngine) -> None:
     assert server_of(os.getpid()).pid != os.getpid()
-    outputs = engine.run(X)
-    engine.run(X[::-1])
+    outputs = engine.run([X])
+    engine.run([X[::-1]])
     np.testing.assert_allclose(outputs, reference(make_weights(), X), atol=1e-4)
 
 
@@ -56,7 +56,7 @@ def test_a_server_that_was_killed_is_an_error_that_says_what_to_do(engine: Remot
     server_of(os.getpid()).kill()
     for _ in range(2):
         with pytest.raises(RuntimeMissingError, match=r"server has ended \(-9\)[\s\S]*Load the bundle again"):
-            engine.run(X)
+            engine.run([X])
 
 
 def test_an_interrupted_run_never_answers_the_next_one(engine: RemoteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +66,9 @@ def test_an_interrupted_run_never_answers_the_next_one(engine: RemoteEngine, mon
     with monkeypatch.context() as patched:
         patched.setattr(engine, "_answer", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            engine.run(X)
+            engine.run([X])
     with pytest.raises(RuntimeMissingError, match="server has ended"):
-        engine.run(X)
+        engine.run([X])
 
 
 def test_a_network_that_cannot_be_run_is_told_by_the_runtimes_own_words(bundle: Path, tmp_path: Path) -> None:
