@@ -169,7 +169,8 @@ def main() -> None:
     splits = load_splits(Path(data) / "cifar10" / "cifar10.zip")
     adapter = get_adapter("resnet:20")
     model = adapter.load(Path(data) / "resnet" / "resnet20_cifar10.safetensors", splits)
-    units = [unit for unit in adapter.units(model, splits.train.input_shape) if unit.prunable]
+    sample = torch.from_numpy(splits.train.inputs(np.arange(1)))
+    units = [unit for unit in adapter.units(model, sample) if unit.prunable]
     inputs = torch.from_numpy(draw_calibration_set(splits, SAMPLES, seed=0).inputs(splits.train))
     batches = torch.split(inputs, BATCH_SIZE)
     folder = Path(tempfile.mkdtemp(prefix="database-"))

@@ -3,8 +3,8 @@
     SPDY_DATA=... python -m benchmarks.latency_table [--speedup 3] [--runs runs/bench]
 
 After profiling for a requested speedup, 24 fresh plans near it (half random, half what a search would ask for) and 24
-over the whole range are measured and compared with the table. Beside it, for openvino and onnxruntime, the sum of their
-per-node counters against the whole network's latency.
+over the whole range are measured, in eight processes each, and compared with the table. Beside it, for openvino and
+onnxruntime, the sum of their per-node counters against the whole network's latency.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from targets.registry import get_runtime
 
 PLANS = 24
 SEED = 20_000
+PROCESSES = 8
+"""That measure each fresh plan: two of them would scatter more than the table errs."""
 
 
 def main() -> None:
@@ -56,7 +58,7 @@ def main() -> None:
 
 def compare(run: Run, table: LatencyTable, choices: list[Choice]) -> dict[str, Any]:
     """Relative errors of the table on freshly measured plans."""
-    measured = [plan for plan in PlanBench(run).plans(lambda _: None)(choices, "fresh") if plan is not None]
+    measured = [plan for plan in PlanBench(run, PROCESSES).plans(lambda _: None)(choices, "fresh") if plan is not None]
     predicted = np.array([table.predict(plan.choice) / table.dense_s for plan in measured])
     truth = np.array([plan.relative for plan in measured])
     errors = np.abs(predicted / truth - 1)
@@ -73,7 +75,8 @@ def compare(run: Run, table: LatencyTable, choices: list[Choice]) -> dict[str, A
 def counters(run: Run, runtime: str) -> dict[str, Any]:
     """A runtime's own per-node times against the latency of the whole network, and which units they name."""
     bench = replace(run.bench, runtime=get_runtime(runtime), target=replace(run.bench.target, runtime=runtime))
-    times_s, latency_s = bench.layer_times(run.dense_candidate)
+    times = bench.layer_times(run.dense_candidate)
+    times_s, latency_s = times.nodes_s, times.latency_s
     assert times_s is not None
     paths = {module_path(node) for node in times_s}
     named = [unit.name for unit in run.units if unit.name in paths]

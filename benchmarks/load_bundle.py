@@ -30,7 +30,7 @@ from pipeline.export import export_onnx, export_openvino_ir
 from pipeline.models.classifiers import load_cifar_resnet
 from pipeline.run_folder import write_json
 from pipeline.serving.model import BundleModel
-from pipeline.serving.record import CLASSIFIER, ServingRecord, TensorSpec
+from pipeline.serving.record import IMAGE_CLASSIFICATION, ServingRecord, TensorSpec
 from targets.host import available_cores, collect_host, pinned_cpus
 from targets.registry import RuntimeInfo, installed_runtimes
 
@@ -90,12 +90,12 @@ def main() -> None:
 def make_bundle(folder: Path, threads: int) -> Path:
     """The dense ResNet-20 as a bundle for batch 1: what its weights are does not change what loading it costs."""
     network = load_cifar_resnet(20, data_folder() / "resnet" / "resnet20_cifar10.safetensors")
-    export_onnx(network, SHAPE, folder / "model.onnx")
+    export_onnx(network, {"input": np.zeros(SHAPE, np.float32)}, folder / "model.onnx")
     export_openvino_ir(folder / "model.onnx", folder / "openvino" / "model.xml")
     record = ServingRecord(
         model="resnet:20",
-        family=CLASSIFIER,
-        input=TensorSpec("input", SHAPE, "float32"),
+        task=IMAGE_CLASSIFICATION,
+        inputs=(TensorSpec("input", SHAPE, "float32"),),
         output=TensorSpec("output", (1, 10), "float32"),
         runtime="onnxruntime",
         precision="fp32",
