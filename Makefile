@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 		"$(PYTHON)" -m venv $$(test -x $(BIN)/python || echo --clear) .venv || \
 		{ echo "Python's venv module is needed; systems that split it off have it as python3.11-venv" >&2; exit 7; }
 	@echo "Installing locked packages into .venv (once, a minute or two) ..."
-	@$(INSTALL) --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) --constraint constraints.txt --editable '.[compress,dev]'
 	@touch $(READY)
 
 demo: setup  ## a 3x speedup on embedded data, certified, with a report
@@ -38,7 +38,7 @@ fast-test: setup  ## the tests without the slow ones: under five minutes
 	@$(BIN)/python -m pytest -m "not slow"
 
 bench: setup  ## repeat every committed benchmark: takes hours, needs SPDY_DATA
-	@for script in budget_dp database latency_table load_bundle resnet20 resnet50_profile; do $(BIN)/python -m benchmarks.$$script || exit; done
+	@for script in budget_dp certificates database latency_table load_bundle resnet20 resnet50_profile; do $(BIN)/python -m benchmarks.$$script || exit; done
 
 lock: setup  ## write the versions that are installed as the new lock
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable >.venv/lock.txt
