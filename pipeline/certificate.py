@@ -273,6 +273,7 @@ class Certificate:
         created: when it was measured, in ISO 8601 with the time zone.
         deployment: ``dense`` and ``compressed`` → what each costs in a process of its own; absent is not measured.
         disturbances: what kept the machine from its full speed, in words.
+        hidden_costs: name → what makes the compressed network slower than it looks, in words.
     """
 
     created: str
@@ -302,6 +303,7 @@ class Certificate:
     file_bytes: Mapping[str, int]
     deployment: Mapping[str, Mapping[str, Any]]
     disturbances: Sequence[str]
+    hidden_costs: Mapping[str, str]
     samples: Mapping[str, Any]
     schema: int = SCHEMA
 

@@ -22,15 +22,13 @@ from pipeline.certificate import (
 )
 from pipeline.context import Run
 from pipeline.export import unit_initialisers
+from pipeline.hidden_costs import hidden_costs
 from pipeline.measuring import PlanBench
 from pipeline.models.base import Predict, Score
 from pipeline.plan import load_plan
 from profilers.deployment import DeploymentFacts, measure_deployment
 from profilers.disturbances import name_disturbances
 from profilers.measure import Candidate
-
-SMALL_FRACTION = 0.5
-"""A runtime that computes less than this share of the operations itself runs the network in its fallback."""
 
 
 def certify_network(run: Run) -> Certificate:
@@ -51,14 +49,16 @@ def certify_network(run: Run) -> Certificate:
             seed=run.config.seed,
             on_process=lambda done, total: task.update(done, total=total),
         )
-    if evidence.supported_fraction is not None and evidence.supported_fraction < SMALL_FRACTION:
-        run.reporter.warn(f"{evidence.supported_fraction:.0%} of the operations run on the runtime's own kernels")
     installed = run.bench.device.runtimes()
     rivals = [info for info in installed if info.name != run.bench.runtime.name] + [run.bench.runtime]
     dense_times = measure_best_dense(run.bench, rivals, run.dense_onnx, seed=run.config.seed)
-    deployment = measure_deployment(run.bench, [Candidate("dense", run.dense_onnx), Candidate("compressed", model)])
+    candidates = [Candidate("dense", run.dense_onnx), Candidate("compressed", model)]
+    deployment = measure_deployment(run.bench, candidates)
+    costs = hidden_costs(run.bench, candidates[1], evidence.supported_fraction)
+    for name, text in costs.items():
+        run.reporter.warn(f"hidden cost, {name}: {text}")
     scores = [run.adapter.evaluate(_predict(run, path), run.splits) for path in (run.dense_onnx, model)]
-    return _certificate(run, evidence, dense_times, deployment, scores)
+    return _certificate(run, evidence, dense_times, deployment, costs, scores)
 
 
 def _predict(run: Run, path: Path) -> Predict:
@@ -70,6 +70,7 @@ def _certificate(
     evidence: SpeedupEvidence,
     dense_times: Any,
     deployment: Mapping[str, DeploymentFacts],
+    costs: Mapping[str, str],
     scores: list[Score],
 ) -> Certificate:
     config, speedup = run.config, evidence.speedup
@@ -114,6 +115,7 @@ def _certificate(
             threads=run.target.threads,
             cores=run.bench.device.cores(),
         ),
+        hidden_costs=costs,
         samples={"processes": [_samples(process) for process in evidence.processes]},
     )
 

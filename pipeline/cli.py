@@ -186,8 +186,8 @@ def _execute(
         raise ConfigError(
             f"{folder.path} already holds a run. Leave out --no-resume to go on with it, or name another --out."
         )
+    from pipeline.execution import execute
     from pipeline.setup import prepare  # torch takes seconds to import: wrong flags and --help need not wait for it
-    from pipeline.stages import execute
 
     with folder.lock():
         context = prepare(config, folder, Reporter())

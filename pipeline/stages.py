@@ -1,6 +1,7 @@
 """The pipeline's arrows, one function each, in the order in which data flows through them.
 
-Every stage reads what earlier ones wrote into the run folder and writes its own file there; `execute` runs them.
+Every stage reads what earlier ones wrote into the run folder and writes its own file there; pipeline/execution.py runs
+them.
 """
 
 import os
@@ -8,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +16,13 @@ import torch
 from calibration.statistics import collect_statistics
 from pipeline.bundle import check_bundle, write_bundle
 from pipeline.carrying import take_table
-from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.certifying import certify_network
 from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
+from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.parity import check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
@@ -38,21 +38,12 @@ from pipeline.search.error_models import quadratic
 from pipeline.searching import Searcher, solve_in_loop
 from pipeline.serving.describe import describe_serving
 from pipeline.serving.record import NAME as SERVING
-from pipeline.setup import open_folder
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import search_facts
-from pipeline.tracking.following import follow_run, follow_stage
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability, probe
 from profilers.profile import PlanCounts, cheapest, profile
 from reports.write import write_reports
-from targets.errors import AccuracyError, SpeedupError
-
-FAST_KERNELS = 0.95
-"""Smallest fraction of a network's operations that the runtime should have fast kernels for."""
-
-MOST_HIGHER = 1.02
-"""By how much the aim is raised at once: a wide interval is the machine's doing, and no faster plan narrows it."""
 
 
 def probe_stage(run: Run) -> None:
@@ -120,13 +111,8 @@ def profile_stage(run: Run) -> None:
 
 def warn_of_slow_kernels(run: Run) -> None:
     """Say which operations of the network the runtime has no fast kernels for, where there are more than a few."""
-    fraction, unsupported = run.bench.kernel_support(run.dense_candidate)
-    if fraction is not None and fraction < FAST_KERNELS:
-        shown = "; ".join(unsupported[:6]) or "it does not say which"
-        run.reporter.warn(
-            f"{run.bench.runtime.name} has fast kernels for only {fraction:.0%} of the network's operations, and zeros "
-            f"gain nothing in the others: {shown}. Write these parts of the network with operations that it has"
-        )
+    if said := slow_kernels(run.bench.runtime.name, *run.bench.kernel_support(run.dense_candidate)):
+        run.reporter.warn(said)
 
 
 def propose(table: LatencyTable, budget_s: float, rng: np.random.Generator) -> Choice:
@@ -316,89 +302,3 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "compare": compare_stage,
     "report": report_stage,
 }
-
-
-def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
-    """Run every stage up to ``last``; a certificate that fell short sends the run back to the search.
-
-    Raises:
-        SpeedupError: the request is unreachable; the report says what is reachable.
-    """
-    if last != "probe":
-        run.check_inputs()
-    if last == "report" and (key := os.environ.get(SIGNING_KEY_VARIABLE)):
-        load_private_key(Path(key))  # a wrong key shows now, not after the work
-    open_folder(run)
-    if again:
-        run.folder.forget(last)
-    return follow_run(run.tracker, run.config, lambda: _run_to(run, last))
-
-
-def _run_to(run: Run, last: str) -> dict[str, Any]:
-    try:
-        for name in STAGES:
-            run.reporter.stage(name)
-            _do(run, name)
-            if name == "certify":
-                _aim_again(run)
-            if name == last:
-                break
-    except SpeedupError:
-        write_reports(run.folder.path, run.folder.path)
-        raise
-    return outcome(run, last)
-
-
-def _do(run: Run, name: str) -> None:
-    follow_stage(run.tracker, run.folder.path, name, lambda: STAGES[name](run))
-
-
-def _aim_again(run: Run, most: int = 2) -> None:
-    """While the interval's lower end misses the request, search again for a little more."""
-    for _ in range(most):
-        certificate = read_json(run.folder.file("certificate.json"))
-        if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.config.speedup - 1:
-            return
-        if certificate["is_disturbed"]:
-            run.reporter.warn(
-                f"the machine was disturbed in {certificate['disturbed_fraction']:.0%} of the rounds: nothing can be "
-                f"concluded. When it is quieter: pipeline certify {run.folder.path} --again"
-            )
-            return
-        factor = min(run.config.speedup / certificate["ci_low"], MOST_HIGHER)
-        run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
-        run.set_aim(run.aim() * factor)
-        for name in ("search", "prune", "export", "certify"):
-            _do(run, name)
-
-
-def outcome(run: Run, last: str) -> dict[str, Any]:
-    """What a script wants to know: status, exit code and where things are.
-
-    Raises:
-        AccuracyError: the certified network lost more accuracy than was allowed.
-    """
-    path = run.folder.file("certificate.json")
-    files: dict[str, Any] = {"run_folder": str(run.folder.path)}
-    if last not in ("certify", "compare", "report"):
-        return {"status": "done", "exit_code": 0, "stage": last, **files}
-    certificate = read_json(path)
-    if last == "report":
-        files |= {"bundle": str(run.folder.file("bundle")), "report": str(run.folder.file("report.html"))}
-    accuracy = certificate["accuracy"]
-    drop_points = -100 * accuracy["difference"]
-    most = run.config.max_drop
-    if certificate["status"] == CERTIFIED and most is not None and drop_points > most:
-        raise AccuracyError(
-            f"{certificate['measured_speedup']:.2f}x is certified, but {accuracy['metric']} fell by {drop_points:.2f} "
-            f"points, from {accuracy['dense']:.2%} to {accuracy['compressed']:.2%}; at most {most:g} were allowed.\n"
-            "Ask for a lower --speedup, allow --epochs of gradual pruning, or give more --calibration-samples. "
-            f"What was found is in {run.folder.path}."
-        )
-    kept = ("status", "requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high", "proxy")
-    return {
-        "exit_code": EXIT_CODES[certificate["status"]],
-        **{name: certificate[name] for name in kept},
-        "accuracy": accuracy,
-        **files,
-    }

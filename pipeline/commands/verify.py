@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -18,14 +18,24 @@ if TYPE_CHECKING:
 POSITIVE = click.FloatRange(0, min_open=True)
 
 
+def _seconds(context: click.Context, option: click.Parameter, value: float | None) -> float | None:  # noqa: ARG001
+    return None if value is None else value / 1000
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @public_key_option
 @click.option("--files-only", is_flag=True, help="hashes and signature alone; needs no runtime")
 @click.option("--measure/--no-measure", default=True, help="measure the speedup again  [default: measure]")
-@click.option("--budget", type=POSITIVE, help="seconds after which measuring ends as soon as it can")
+@click.option("--budget", "budget_s", type=POSITIVE, help="seconds after which measuring ends as soon as it can")
 @click.option("--min-speedup", type=click.FloatRange(1, min_open=True), help="claim  [default: the certificate's]")
-@click.option("--dense-latency-ms", type=POSITIVE, help="where the bundle has no dense.onnx to measure against")
+@click.option(
+    "--dense-latency-ms",
+    "dense_latency_s",
+    type=POSITIVE,
+    callback=_seconds,
+    help="where the bundle has no dense.onnx to measure against",
+)
 @click.option("--sample", type=click.Path(path_type=Path), help=".npz with inputs and labels: check the accuracy too")
 @click.option("--tolerance", type=POSITIVE, default=1e-3, show_default=True, help="of the golden outputs, relative")
 @click.option("--strict-host", is_flag=True, help="another CPU than the certificate's is a failure (exit 7)")
@@ -39,23 +49,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
     help=f"sign the record with this key  [default: ${SIGNING_KEY_VARIABLE}]",
 )
 @as_json_option
-def verify(
-    bundle: Path,
-    public_key: Path | None,
-    files_only: bool,
-    measure: bool,
-    budget: float | None,
-    min_speedup: float | None,
-    dense_latency_ms: float | None,
-    sample: Path | None,
-    tolerance: float,
-    strict_host: bool,
-    host: str,
-    python: str | None,
-    record: Path | None,
-    key: Path | None,
-    as_json: bool,
-) -> int:
+def verify(bundle: Path, record: Path | None, key: Path | None, as_json: bool, **asked: Any) -> int:
     """Check that a bundle is what was certified, and measure on this host, or on --host, whether its speedup holds.
 
     \b
@@ -74,22 +68,10 @@ def verify(
     from pipeline.verifying.verify import VerifyOptions, place_of_record
     from pipeline.verifying.verify import verify as verify_all
 
-    options = VerifyOptions(
-        public_key=public_key,
-        files_only=files_only,
-        measure=measure,
-        budget_s=budget,
-        min_speedup=min_speedup,
-        dense_latency_s=None if dense_latency_ms is None else dense_latency_ms / 1000,
-        tolerance=tolerance,
-        sample=sample,
-        strict_host=strict_host,
-        host=host,
-        python=python,
-    )
-    signing_key = load_private_key(key) if key and not files_only else None
+    options = VerifyOptions(**asked)
+    signing_key = load_private_key(key) if key and not options.files_only else None
     reporter = Reporter()
-    place = None if files_only else place_of_record(bundle, record)
+    place = None if options.files_only else place_of_record(bundle, record)
     with reporter.task("verifying", 1) as task:
         found = verify_all(bundle, options, lambda what, done, total: task.update(done, what, total))
     if place:

@@ -11,10 +11,10 @@ from typing import Any
 from pipeline.bundle import MANIFEST
 from pipeline.certificate import EXIT_CODES, Protocol, SpeedupEvidence, measure_speedup, verdict
 from pipeline.checks import Check, check, first_failure
+from pipeline.hidden_costs import hidden_costs
 from pipeline.release import CertificateRecord, read_bundle
 from pipeline.release_changes import number
 from pipeline.run_folder import file_digest
-from pipeline.verifying.costs import hidden_costs
 from pipeline.verifying.outputs import Golden, check_accuracy, check_golden, read_golden
 from profilers.deployment import measure_deployment
 from profilers.disturbances import name_disturbances
@@ -249,7 +249,8 @@ class _Session:
             cores=self._device.cores(),
         ):
             yield Check("disturbance", "noted", "none", text)
-        yield from hidden_costs(bench, self._model, evidence.supported_fraction)
+        for name, text in hidden_costs(bench, self._model, evidence.supported_fraction).items():
+            yield Check(f"hidden cost: {name}", "noted", "none", text)
 
 
 def _check_host(host: HostFingerprint, certificate: CertificateRecord, is_strict: bool) -> Check:

@@ -17,11 +17,11 @@ from pipeline.export import (
     export_openvino_ir,
     unit_initialisers,
 )
+from pipeline.hidden_costs import FAST_KERNELS
 from pipeline.models.bert import TENSORS, Deployed, QuestionNetwork, SentenceNetwork, TextNetwork
 from pipeline.models.inference import torch_predict
 from pipeline.models.language import SentenceEmbedding
 from pipeline.models.pretrained import find_pretrained
-from pipeline.stages import FAST_KERNELS
 from profilers.measure import Bench, Candidate, Effort
 from targets import environments
 from targets.errors import ArtifactError

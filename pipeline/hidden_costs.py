@@ -1,0 +1,99 @@
+"""Hidden costs: what makes a network slower than it looks, found and named."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from profilers.measure import Bench, Candidate
+from reports import formatting
+from targets.runtimes.onnx_graph import read_graph, read_weights
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+MANY_ZEROS = 0.3
+"""Share of zeros above which someone hoped for speed from them."""
+SMALL_SHARE = 0.02
+"""Of the time, below which data in another layout or type costs nothing worth a word."""
+FAST_KERNELS = 0.95
+"""Smallest share of a network's operations that a runtime should have fast kernels for: zeros gain nothing in others.
+"""
+NAMED = 6
+"""Operations without fast kernels that a sentence names."""
+MOVES = re.compile(r"reorder|convert|^cast|transpose", re.IGNORECASE)
+"""Kinds of kernels that compute nothing that the network asks for."""
+
+
+def hidden_costs(bench: Bench, model: Candidate, supported_fraction: float | None) -> dict[str, str]:
+    """Name → what was found in a model's file and in the runtime's counters; empty where there is nothing to name.
+
+    Args:
+        supported_fraction: of the operations, those that the runtime's own kernels compute; None if it does not tell.
+
+    Raises:
+        RuntimeMissingError: the model does not run.
+        UnreachableError: the device went away.
+    """
+    operations_s = bench.layer_times(model).operations_s
+    found = dict(_in_file(model.path, bench))
+    if fallback := slow_kernels(bench.runtime.name, supported_fraction):
+        found["fallback"] = fallback
+    if reorders := _moved(operations_s):
+        found["reorders"] = reorders
+    return found
+
+
+def slow_kernels(runtime: str, fraction: float | None, unsupported: Sequence[str] = ()) -> str | None:
+    """What a network loses where its runtime has no fast kernels; None where it has them, or does not tell.
+
+    Args:
+        fraction: of the network's operations, those with fast kernels.
+        unsupported: the others, with node and reason, as far as they are known.
+    """
+    if fraction is None or fraction >= FAST_KERNELS:
+        return None
+    named = f": {'; '.join(unsupported[:NAMED])}" if unsupported else ""
+    return (
+        f"{runtime} has fast kernels for only {formatting.percent(fraction, 0)} of the network's operations, and zeros "
+        f"gain nothing in the others{named}. Write these parts of the network with operations that it has"
+    )
+
+
+def _in_file(path: Path, bench: Bench) -> Iterator[tuple[str, str]]:
+    content = path.read_bytes()
+    weights, nodes = read_weights(content), read_graph(content)
+    tiny = np.finfo(np.float32).tiny
+    denormal = {name: int(np.count_nonzero((np.abs(w) < tiny) & (w != 0))) for name, w in weights.items()}
+    if any(denormal.values()):
+        worst = max(denormal, key=lambda name: denormal[name])
+        yield (
+            "denormal weights",
+            f"{sum(denormal.values())} weights are below {tiny:.1e}, most of them in {worst}; CPUs compute with such "
+            "numbers many times more slowly. Set them to zero before exporting",
+        )
+    if normalisations := sum(node.operation == "BatchNormalization" for node in nodes):
+        yield (
+            "batch norm",
+            f"{normalisations} BatchNormalization nodes stand by themselves. Export in eval mode, so that they are "
+            "folded into the convolutions",
+        )
+    used = {name for node in nodes if node.operation in LAYERS for name in node.inputs[1:2]} & weights.keys()
+    total = sum(weights[name].size for name in used)
+    zeros = sum(int((weights[name] == 0).sum()) for name in used) / total if total else 0.0
+    if zeros > MANY_ZEROS and "unstructured" not in bench.runtime.families:
+        yield (
+            "zeros computed",
+            f"{formatting.percent(zeros)} of the weights are zeros, and {bench.runtime.name} multiplies by them all: "
+            "no speed comes from them here",
+        )
+
+
+def _moved(operations_s: Mapping[str, float] | None) -> str | None:
+    """How much of the time goes into other layouts and types."""
+    total_s = sum((operations_s or {}).values())
+    moves = {kind: s / total_s for kind, s in (operations_s or {}).items() if MOVES.search(kind)}
+    if sum(moves.values()) <= SMALL_SHARE:
+        return None
+    largest = sorted(moves.items(), key=lambda pair: -pair[1])
+    named = ", ".join(f"{kind} {formatting.percent(share)}" for kind, share in largest)
+    return f"layouts and types are converted for {formatting.percent(sum(moves.values()))} of the time: {named}"
