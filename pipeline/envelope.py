@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.certificate import INCONCLUSIVE, MISSED, Protocol, measure_speedup, verdict
+from pipeline.isa_parity import IsaPlace, check_isas, measure_isas
 from pipeline.release import CertificateRecord, read_bundle
 from pipeline.verifying.outputs import Golden, read_golden
 from profilers.measure import Bench, save_feeds
@@ -55,6 +56,7 @@ class Envelope:
     Args:
         certified: threads and batch size.
         sample_shape: of one sample of every input; the bundle's files fix it.
+        isas: the certified place under older instruction sets, after the one with all that the CPU has; or none.
     """
 
     bundle: str
@@ -64,6 +66,7 @@ class Envelope:
     sample_shape: dict[str, tuple[int, ...]]
     host: dict[str, Any]
     places: tuple[Place, ...]
+    isas: tuple[IsaPlace, ...] = ()
 
     @property
     def short(self) -> tuple[Place, ...]:
@@ -94,6 +97,7 @@ def measure_envelope(
     threads: Sequence[int] = (),
     batches: Sequence[int] = (),
     neighbour: bool = True,
+    isas: Sequence[str] = (),
     protocol: Protocol = QUICK,
     on_place: Callable[[int, int], None] = lambda *_: None,
 ) -> Envelope:
@@ -101,11 +105,13 @@ def measure_envelope(
 
     Args:
         threads: by default powers of two up to the cores; ``batches`` alike, up to the certified size.
+        isas: instruction sets that the runtime is kept to as well, at the certified place.
         protocol: how well every place is measured.
 
     Raises:
         ArtifactError: the bundle is altered.
-        ConfigError: it has nothing to compare with or to feed it with, or there are fewer cores than threads.
+        ConfigError: it has nothing to compare with or to feed it with, there are fewer cores than threads, or the
+            runtime cannot be kept to an instruction set.
         RuntimeMissingError: the certified runtime is not there.
     """
     certificate, golden = read_bundle(bundle).certificate, read_golden(bundle)
@@ -115,12 +121,15 @@ def measure_envelope(
     every_thread = list(threads) or default_threads(target.threads)
     if max(every_thread) > available_cores():
         raise ConfigError(f"{max(every_thread)} threads were asked for; {available_cores()} cores may be used here.")
+    check_isas(target.runtime, isas)
     every_batch = list(batches) or default_batches(target.batch_size)
     ways = list(product(every_thread, every_batch, (False, True) if neighbour else (False,)))
+    total = len(ways) + (len(isas) + 1 if isas else 0)
     places = []
     for number, (count, batch, busy) in enumerate(ways):
-        on_place(number, len(ways))
+        on_place(number, total)
         places.append(_measure_place(bundle, certificate, golden, Place(count, batch, busy, INCONCLUSIVE), protocol))
+    limited = _measure_isas(bundle, certificate, golden, isas, protocol, lambda done: on_place(len(ways) + done, total))
     return Envelope(
         str(bundle),
         certificate.requested_speedup,
@@ -129,20 +138,50 @@ def measure_envelope(
         {name: array.shape[1:] for name, array in golden.feeds.items()},
         collect_host().to_json(),
         tuple(places),
+        limited,
     )
+
+
+def _measure_isas(
+    bundle: Path,
+    certificate: CertificateRecord,
+    golden: Golden,
+    isas: Sequence[str],
+    protocol: Protocol,
+    on_place: Callable[[int], None],
+) -> tuple[IsaPlace, ...]:
+    if not isas:
+        return ()
+    target = certificate.target
+    with _bench(target.runtime, min(target.threads, available_cores()), target.batch_size, golden) as bench:
+        return measure_isas(
+            bench,
+            bundle / "dense.onnx",
+            bundle / "model.onnx",
+            golden,
+            isas,
+            requested_speedup=certificate.requested_speedup,
+            protocol=protocol,
+            on_place=lambda done, _: on_place(done),
+        )
+
+
+@contextmanager
+def _bench(runtime: str, threads: int, batch_size: int, golden: Golden) -> Iterator[Bench]:
+    """A bench on this host, fed with golden inputs."""
+    info = get_runtime(runtime)
+    target = Target(name="envelope", vendor="any", runtime=info.name, threads=threads, batch_size=batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder, "inputs.npz")
+        save_feeds(inputs, golden.batch(batch_size))
+        yield Bench(info, target, inputs)
 
 
 def _measure_place(
     bundle: Path, certificate: CertificateRecord, golden: Golden, place: Place, protocol: Protocol
 ) -> Place:
-    runtime = get_runtime(certificate.target.runtime)
-    target = Target(
-        name="envelope", vendor="any", runtime=runtime.name, threads=place.threads, batch_size=place.batch_size
-    )
-    with tempfile.TemporaryDirectory() as folder, _neighbour(place.neighbour):
-        inputs = Path(folder, "inputs.npz")
-        save_feeds(inputs, golden.batch(place.batch_size))
-        bench = Bench(runtime, target, inputs)
+    fed = _bench(certificate.target.runtime, place.threads, place.batch_size, golden)
+    with fed as bench, _neighbour(place.neighbour):
         try:
             found = measure_speedup(bench, bundle / "dense.onnx", bundle / "model.onnx", protocol, seed=0)
         except RuntimeMissingError as error:  # a fixed batch size in the file is the usual reason

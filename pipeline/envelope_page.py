@@ -2,6 +2,8 @@
 
 from pipeline.certificate import CERTIFIED, INCONCLUSIVE, MISSED
 from pipeline.envelope import NOT_POSSIBLE, Envelope, Place
+from pipeline.isa_parity import IsaPlace
+from profilers.statistics import Interval
 from reports import formatting
 from reports.document import Column, KeyFigure, NextStep, Notice, Section, Summary, Table, Tone
 
@@ -23,6 +25,11 @@ def envelope_page(envelope: Envelope) -> Summary:
         "place was measured against the dense network under the same conditions, both in turns."
     )
     size = f"The input size is {fixed} alone: the bundle's files are made for it. Export again to try another one."
+    short += [
+        Notice("warning", "Other outputs", f"kept to {place.isa}, the outputs are {apart(place)} from the golden ones")
+        for place in envelope.isas
+        if not place.agrees
+    ]
     return Summary(
         title="Operating envelope",
         subtitle=f"{envelope.bundle}, {envelope.runtime} on {envelope.host['model']}",
@@ -33,7 +40,10 @@ def envelope_page(envelope: Envelope) -> Summary:
             KeyFigure("Certified with", f"{threads} threads", f"batch {batch}"),
             KeyFigure("Under the request", str(len(short)), "places"),
         ),
-        sections=(Section("envelope", "Speedup by threads and batch size", (about, size), heat_maps(envelope)),),
+        sections=(
+            Section("envelope", "Speedup by threads and batch size", (about, size), heat_maps(envelope)),
+            *isa_section(envelope),
+        ),
         next_steps=(NextStep("Certify another use", "Run with the batch size and threads that will be deployed:"),),
     )
 
@@ -60,6 +70,53 @@ def heat_maps(envelope: Envelope) -> tuple[Table, ...]:
     return tuple(found)
 
 
+def isa_section(envelope: Envelope) -> tuple[Section, ...]:
+    """Outputs and speed under older instruction sets, where that was asked for."""
+    if not envelope.isas:
+        return ()
+    said = [
+        f"The certified use with {envelope.runtime} kept to older instruction sets, as older CPUs have them, on this "
+        "CPU with its clock and caches. The outputs are compared with the golden ones. Without VNNI, sums of int8 "
+        "products can saturate: quantise with a reduced range where they differ."
+    ]
+    if any("mlas" in kernel for place in envelope.isas for kernel in place.kernels or ()):
+        said.append("OpenVINO's gemm_mlas kernels heed no limit: what they compute is not what an older CPU would say.")
+    return (Section("isa", "Older instruction sets", tuple(said), (isa_table(envelope),)),)
+
+
+def isa_table(envelope: Envelope) -> Table:
+    """One row an instruction set, what the CPU has first."""
+    rows = envelope.isas
+    return Table(
+        "Kept to an instruction set",
+        (
+            Column("Instruction set", numeric=False),
+            Column("Outputs apart", "of the largest"),
+            Column("Latency", "ms"),
+            Column("Slower by"),
+            Column("Speedup over dense"),
+            Column("Kernels", numeric=False),
+        ),
+        tuple(
+            (
+                place.isa or "all that this CPU has",
+                apart(place),
+                formatting.milliseconds(place.latency_s),
+                f"{place.slowdown:.2f}x",
+                _interval(place.speedup),
+                ", ".join(place.kernels) if place.kernels else "it does not tell",
+            )
+            for place in rows
+        ),
+        tones=tuple(("", "good" if place.agrees else "bad", "", "", TONES.get(place.status, ""), "") for place in rows),
+    )
+
+
+def apart(place: IsaPlace) -> str:
+    """``2.1e-07``."""
+    return f"{place.difference:.1e}"
+
+
 def where(place: Place) -> str:
     """``2 threads, batch 16, beside a busy neighbour``."""
     threads = f"{place.threads} thread{'s' * (place.threads > 1)}"
@@ -70,4 +127,8 @@ def text(place: Place) -> str:
     """``3.02x (2.95-3.10)``."""
     if place.speedup is None:
         return NOT_POSSIBLE
-    return f"{formatting.speedup(place.speedup.value)} ({formatting.interval(place.speedup.low, place.speedup.high)})"
+    return _interval(place.speedup)
+
+
+def _interval(speedup: Interval) -> str:
+    return f"{formatting.speedup(speedup.value)} ({formatting.interval(speedup.low, speedup.high)})"

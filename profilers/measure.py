@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from profilers.worker_process import pack_worker, worker_events
 from targets.devices.base import Device
 from targets.errors import RuntimeMissingError, UnreachableError
-from targets.registry import RuntimeInfo
+from targets.registry import RuntimeInfo, isa_limit
 from targets.target import Target
 
 RECONNECT_S = (1.0, 5.0, 20.0)
@@ -134,11 +134,13 @@ class LayerTimes:
         nodes_s: by ONNX node.
         operations_s: by the kind of kernel that ran.
         latency_s: of the model without counters.
+        kernels: what those that ran call themselves, None where the runtime does not tell.
     """
 
     nodes_s: Mapping[str, float] | None
     operations_s: Mapping[str, float] | None
     latency_s: float
+    kernels: Sequence[str] | None
 
 
 @dataclass(slots=True)
@@ -160,6 +162,7 @@ class Bench:
     Args:
         inputs: a file that `save_feeds` wrote; None for random inputs.
         nearest: what the workers learn about the cores' placement, and are told.
+        isa: an instruction set that the runtime is kept to, None for all that the CPU has.
     """
 
     runtime: RuntimeInfo
@@ -167,6 +170,7 @@ class Bench:
     inputs: Path | None = None
     effort: Effort = field(default_factory=Effort)
     nearest: Nearest = field(default_factory=Nearest)
+    isa: str | None = None
 
     def measure(
         self,
@@ -270,7 +274,7 @@ class Bench:
         """
         events = self._single("layers", model, self.effort.timeout_s, rounds=rounds, seed=0)
         (event,) = (event for event in events if event["event"] == "layers")
-        return LayerTimes(event["times_s"], event["operations_s"], event["latency_s"])
+        return LayerTimes(event["times_s"], event["operations_s"], event["latency_s"], event["kernels"])
 
     def alone(self, model: Candidate, *, seconds: float = 1.5, warmups: int = 10) -> AloneMeasurement:
         """A model in a process of its own: compilation, first run, latencies, memory, energy.
@@ -332,6 +336,7 @@ class Bench:
                 "batch_size": self.target.batch_size,
                 "cpus": device.pinned_cpus(self.target.threads),
                 "inputs": files[self.inputs] if self.inputs else None,
+                "environment": isa_limit(self.runtime.name, self.isa) if self.isa else {},
             } | fill(files)
             assert self.runtime.interpreter is not None, "only runtimes that are installed are measured"
             command = device.command(self.runtime.interpreter, files[program])

@@ -4,7 +4,7 @@ It is packed with the runtimes' files into one zip file and run under the runtim
 here or on another device, so it imports the standard library, numpy and the runtime, and nothing else.
 
 It reads one job (JSON, one line) from standard input, which must stay open while it works, and writes events (JSON,
-one a line) to standard output:
+one a line) to standard output. Every job may have an "environment" for the runtime as well:
 
     job     {"task": "measure", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "compilations", "warmups",
              "rounds", "seconds", "patience_s", "nearest_s", "reference": MODEL, "groups": [[MODEL, …], …]}
@@ -16,7 +16,7 @@ one a line) to standard output:
     MODEL   {"path", "precision"}
     events  started {group} · measured {group, reference_s, samples_s, compilation, distance_s, waited_share,
             compile_s, first_s, supported_fraction, machine}
-            · failed {group, error} · layers {times_s, operations_s, latency_s} · outputs {npy in base64}
+            · failed {group, error} · layers {times_s, operations_s, latency_s, kernels} · outputs {npy in base64}
             · alone {compile_s, first_s, samples_s, supported_fraction, machine}
             · support {fraction, unsupported} · done {peak_rss_bytes, versions}
 
@@ -61,6 +61,7 @@ def main() -> None:
     """Run the job on standard input."""
     emit = claim_stdout()
     job = json.loads(sys.stdin.readline())
+    os.environ.update(job.get("environment", {}))
     if job.get("cpus"):
         os.sched_setaffinity(0, job["cpus"])
     distance = CoreDistance(job["cpus"] or ()) if job["task"] == "measure" else None
@@ -272,6 +273,7 @@ def layer_times(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
             counted.run(feed)
         times_s = counted.layer_times()
         found = {"times_s": times_s, "operations_s": counted.operation_times(), "latency_s": latency_s}
+        found["kernels"] = counted.kernels()
         emit({"event": "layers", **found})
 
 

@@ -97,6 +97,19 @@ class FileBytes(Record):
     compressed_sparse: Number = None
 
 
+class DeploymentFacts(Record):
+    """What one network costs in a process of its own; ``energy_j`` is that of the CPU package, a run."""
+
+    p50_s: Number = None
+    p90_s: Number = None
+    p99_s: Number = None
+    first_inference_s: Number = None
+    compile_s: Number = None
+    peak_rss_bytes: Number = None
+    energy_j: Number = None
+    samples: Count | None = None
+
+
 class Certificate(Record):
     """The statement of a measured speedup."""
 
@@ -110,6 +123,8 @@ class Certificate(Record):
     ci_high: Number = None
     confidence: Number = None
     noise_floor: Number = None
+    disturbed_fraction: Number = None
+    is_disturbed: bool = False
     baseline: ModelSide = ModelSide()
     compressed: ModelSide = ModelSide()
     best_dense: ModelSide = ModelSide()
@@ -122,6 +137,9 @@ class Certificate(Record):
     versions: Facts = {}
     supported_fraction: Number = None
     dense_times: list[ModelSide] = []
+    deployment: dict[str, DeploymentFacts] = {}
+    disturbances: list[str] | None = None
+    hidden_costs: dict[str, str] | None = None
     samples: Samples = Samples()
     file_bytes: FileBytes = FileBytes()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from reports.document import Summary
 from reports.records import Run, read_run
 from reports.sections.advice import next_steps
+from reports.sections.deployment import deployment_section
 from reports.sections.environment import host_section, probe_section
 from reports.sections.layers import plan_section
 from reports.sections.prediction import prediction_section, search_section
@@ -15,6 +16,7 @@ from reports.sections.verdict import headline, key_figures, notices, status_of
 SECTIONS = (
     speed_section,
     latency_section,
+    deployment_section,
     accuracy_section,
     plan_section,
     prediction_section,

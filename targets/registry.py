@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from targets import environments
-from targets.errors import RuntimeMissingError
+from targets.errors import ConfigError, RuntimeMissingError
 from targets.host import isa_features
 from targets.runtimes import deepsparse, onnxruntime, openvino
 from targets.runtimes.base import Runtime
@@ -85,6 +85,23 @@ def get_runtime(name: str) -> RuntimeInfo:
             f"Run `{_install_command(name)}`, or choose another one with --runtime."
         )
     return info
+
+
+def isa_limit(runtime: str, isa: str) -> dict[str, str]:
+    """The environment that keeps a runtime to an instruction set.
+
+    Raises:
+        ConfigError: it cannot be kept to that one.
+    """
+    limits = RUNTIMES[runtime].ISA_LIMITS
+    if isa in limits:
+        return limits[isa]
+    if not limits:
+        raise ConfigError(
+            f"{runtime} cannot be kept to {isa} or any other instruction set: it takes what the CPU has, and has no "
+            "setting for it. Verify the bundle on a device that has no more: pipeline verify BUNDLE --host ssh://…"
+        )
+    raise ConfigError(f"{runtime} cannot be kept to {isa}; it can be to {', '.join(limits)}.")
 
 
 def _installation(name: str) -> tuple[Path | None, str | None]:

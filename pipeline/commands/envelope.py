@@ -23,11 +23,18 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
     return numbers
 
 
+def _words(context: click.Context, option: click.Parameter, value: str | None) -> list[str]:  # noqa: ARG001
+    return [word.strip() for word in (value or "").split(",") if word.strip()]
+
+
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--threads", callback=_numbers, help="such as 1,2,4  [default: powers of two up to the cores]")
 @click.option("--batch-sizes", callback=_numbers, help="such as 1,16,64  [default: powers of four up to the certified]")
 @click.option("--neighbour/--no-neighbour", default=True, help="also beside a busy neighbour  [default: neighbour]")
+@click.option(
+    "--isa", "isas", callback=_words, help="also kept to older instruction sets: avx2, or avx512 without VNNI"
+)
 @click.option(
     "--budget", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="seconds a place"
 )
@@ -38,6 +45,7 @@ def envelope(
     threads: list[int],
     batch_sizes: list[int],
     neighbour: bool,
+    isas: list[str],
     budget: float,
     out: Path | None,
     as_json: bool,
@@ -47,14 +55,17 @@ def envelope(
     \b
     pipeline envelope runs/release/bundle
     pipeline envelope runs/release/bundle --threads 1,2 --batch-sizes 1,16 --no-neighbour
+    pipeline envelope runs/release/bundle --isa avx2,avx512
 
     A place is looked at for --budget seconds, not certified. The input size is the bundle's: its files are made for it.
-    Batch sizes that the runtime cannot take from these files are shown as not possible.
+    Batch sizes that the runtime cannot take from these files are shown as not possible. --isa says what the network
+    answers where the runtime is kept to what an older CPU has, and how much slower it is: openvino and deepsparse can
+    be, onnxruntime cannot.
     """
     from dataclasses import replace
 
     from pipeline.envelope import QUICK, measure_envelope
-    from pipeline.envelope_page import envelope_page, heat_maps
+    from pipeline.envelope_page import envelope_page, heat_maps, isa_table
     from pipeline.files import write_where_asked
     from reports.html import render_html
 
@@ -66,13 +77,14 @@ def envelope(
             threads=threads,
             batches=batch_sizes,
             neighbour=neighbour,
+            isas=isas,
             protocol=replace(QUICK, budget_s=budget),
             on_place=lambda done, total: task.update(done, total=total),
         )
     page = envelope_page(found)
     write_where_asked(base.with_name(base.name + ".json"), json.dumps(found.to_json(), indent=1))
     write_where_asked(base.with_name(base.name + ".html"), render_html(page))
-    for table in heat_maps(found):
+    for table in (*heat_maps(found), *([isa_table(found)] if found.isas else [])):
         reporter.say(table.caption)
         shown = Table(*(column.title for column in table.columns))
         for row, tones in zip(table.rows, table.tones, strict=True):

@@ -28,6 +28,11 @@ class Golden:
     feeds: dict[str, NDArray[Any]]
     outputs: NDArray[np.float32]
 
+    def difference(self, outputs: NDArray[np.float32]) -> float:
+        """The largest difference of outputs [n, …] from the golden ones, as a fraction of the largest of these."""
+        scale = max(float(np.abs(self.outputs).max()), float(np.finfo(np.float32).tiny))
+        return float(np.abs(outputs - self.outputs).max()) / scale
+
     def batch(self, size: int) -> dict[str, NDArray[Any]]:
         """The first ``size`` inputs, repeated where there are fewer."""
         rows = np.arange(size) % len(self.outputs)
@@ -68,8 +73,7 @@ def check_golden(bench: Bench, model: Candidate, golden: Golden | None, toleranc
     if found.shape != golden.outputs.shape:
         shapes = f"the outputs have the shape {found.shape}, not {golden.outputs.shape}"
         return Check(name, "failed", asked, shapes, ArtifactError.exit_code)
-    scale = max(float(np.abs(golden.outputs).max()), float(np.finfo(np.float32).tiny))
-    difference = float(np.abs(found - golden.outputs).max()) / scale
+    difference = golden.difference(found)
     text = f"{difference:.1e} apart, {len(found)} samples"
     return check(name, difference <= tolerance, asked, text, ArtifactError.exit_code)  # NaN is no agreement
 

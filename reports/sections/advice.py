@@ -80,6 +80,12 @@ def _certify_again(run: Run) -> str:
 
 
 def _certify_on_the_device(run: Run) -> NextStep:
+    if run.run.config.get("latency_table"):
+        return NextStep(
+            "Verify on the host of the latency table",
+            "Copy the bundle to it and measure there; --host measures there from here.",
+            shlex.join(["pipeline", "verify", f"{run.name}/bundle"]),
+        )
     return NextStep(
         "Certify on the real device",
         "Copy the run folder to a machine with the target's CPU and certify there.",

@@ -82,10 +82,16 @@ def _speedups(run: Run) -> Table:
         ("Measured", speedup(certificate.measured_speedup), "compressed against baseline, timed in turns"),
         (confidence_label(certificate), _interval_x(certificate), "where the true speedup lies, with that confidence"),
         ("Noise floor", percent(certificate.noise_floor), "by how much the baseline may differ from itself (A/A run)"),
+        ("Disturbed rounds", percent(certificate.disturbed_fraction), _disturbed(certificate)),
         ("Over best dense", speedup(certificate.speedup_over_best_dense), "against the fastest uncompressed model"),
     ]
     said = tuple(row for row in rows if row[1] != NOT_MEASURED)
     return Table("Speedup", (Column("Figure", numeric=False), Column("Value"), Column("Meaning", numeric=False)), said)
+
+
+def _disturbed(certificate: Certificate) -> str:
+    counted = "counted all the same, there being few others" if certificate.is_disturbed else "not counted"
+    return f"the cores were apart, or something else had one: {counted}"
 
 
 def _interval_x(certificate: Certificate) -> str:

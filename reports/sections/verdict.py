@@ -8,8 +8,6 @@ from reports.sections.limits import asked_speedup, fastest_speedup, holds_reques
 from reports.sections.quality import accuracy_drop, digits_of
 from reports.sections.speed import confidence_label
 
-MOSTLY = 0.5
-
 
 def status_of(run: Run) -> Status:
     """The certificate's status, ``incomplete`` without one."""
@@ -114,14 +112,22 @@ def _size_figure(run: Run) -> KeyFigure:
 def notices(run: Run) -> tuple[Notice, ...]:
     """Proxy, licence and everything that makes the numbers worth less than they look."""
     certificate = run.certificate
-    found = [_proxy(certificate)] if certificate.proxy else []
+    found = [_proxy(run)] if certificate.proxy else []
     found += _warnings(certificate)
     if certificate.licence_note:
         found.append(Notice("licence", "Licence", certificate.licence_note))
     return tuple(found)
 
 
-def _proxy(certificate: Certificate) -> Notice:
+def _proxy(run: Run) -> Notice:
+    certificate = run.certificate
+    if run.run.config.get("latency_table"):
+        return Notice(
+            "proxy",
+            "PROXY",
+            "The plan is for the host of the latency table that was given, and was measured here. "
+            "What it is worth there, `pipeline verify` says on that host.",
+        )
     vendor, host = certificate.target.vendor, certificate.host.get("vendor")
     between = f" (measured: {host}, target: {vendor})" if isinstance(host, str) and vendor else ""
     return Notice(
@@ -144,14 +150,16 @@ def _warnings(certificate: Certificate) -> list[Notice]:
                 f"{milliseconds(certificate.best_dense.latency_s)} ms) beats the compressed one on this CPU.",
             )
         )
-    fraction = certificate.supported_fraction
-    if fraction is not None and fraction < MOSTLY:
+    if fallback := (certificate.hidden_costs or {}).get("fallback"):
+        found.append(Notice("warning", "Slow kernels", f"{fallback}."))
+    found += [Notice("warning", "Disturbed", f"{text}.") for text in certificate.disturbances or ()]
+    if certificate.is_disturbed:
         found.append(
             Notice(
                 "warning",
-                "Mostly in the fallback",
-                f"The runtime's own kernels run only {percent(fraction, 0)} of the operations; "
-                "the rest runs at dense speed.",
+                "Disturbed all the time",
+                "Nearly every round was disturbed, so that all of them count: the speedup may be larger than it looks. "
+                "Certify again when the machine is quieter.",
             )
         )
     asked, low = certificate.requested_speedup, certificate.ci_low

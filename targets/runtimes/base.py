@@ -37,6 +37,12 @@ class CompiledModel(Protocol):
         None where `layer_times` is.
         """
 
+    def kernels(self) -> list[str] | None:
+        """What the kernels that ran call themselves, instruction set included; read it after `layer_times`.
+
+        None where the runtime does not tell, or profiling was not asked for.
+        """
+
     def supported_fraction(self) -> float | None:
         """Fraction of the operations that the runtime's own kernels compute, where it tells."""
 
@@ -46,6 +52,8 @@ class Runtime(Protocol):
 
     NAME: str
     FAMILIES: tuple[str, ...]
+    ISA_LIMITS: dict[str, dict[str, str]]
+    """Instruction set that it can be kept to → the environment that does it, from before the runtime is imported."""
 
     def versions(self) -> dict[str, str]:
         """Package → version of everything that computes."""

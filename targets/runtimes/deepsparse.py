@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 NAME = "deepsparse"
 FAMILIES: tuple[str, ...] = ("unstructured",)
+ISA_LIMITS = {"avx2": {"NM_ARCH": "avx2"}}  # another library is loaded; avx512's uses VNNI where it is there
 
 
 def versions() -> dict[str, str]:
@@ -94,6 +95,12 @@ class CompiledModel:
 
     def operation_times(self) -> None:
         """None: see the class."""
+
+    def kernels(self) -> list[str]:
+        """The instruction set of the library that was loaded."""
+        from deepsparse.lib import AVX_TYPE
+
+        return [AVX_TYPE]
 
     def supported_fraction(self) -> float:
         """Fraction of the operations that do not fall back to slow ones; 0.0 means that sparsity buys nothing."""

@@ -18,6 +18,7 @@ from .onnx_graph import Node, read_graph
 
 NAME = "onnxruntime"
 FAMILIES: tuple[str, ...] = ()
+ISA_LIMITS: dict[str, dict[str, str]] = {}  # its kernels take what the CPU has, and nothing can be set
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -118,6 +119,9 @@ class CompiledModel:
         """Median seconds of every kind of node; ``ReorderInput`` and ``Cast`` compute nothing that was asked for."""
         self.layer_times()
         return self._operations
+
+    def kernels(self) -> None:
+        """None: it does not tell."""
 
     def supported_fraction(self) -> None:
         """None: onnxruntime has one set of kernels and refuses what it cannot compute."""

@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 NAME = "openvino"
 FAMILIES: tuple[str, ...] = ()
+ISA_LIMITS = {  # oneDNN's kernels heed the one, OpenVINO's own the other; avx512 is without VNNI
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"},
+    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "OV_CPU_MAX_ISA": "AVX512_CORE"},
+}
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
@@ -68,6 +72,7 @@ class CompiledModel:
         self._credit = credit
         self._node_times: dict[str, list[float]] = {}
         self._kinds: dict[str, str] = {}
+        self._kernels: set[str] = set()
 
     def __enter__(self) -> CompiledModel:
         return self
@@ -82,6 +87,8 @@ class CompiledModel:
             for node in self._request.get_profiling_info():
                 self._node_times.setdefault(node.node_name, []).append(node.real_time.total_seconds())
                 self._kinds[node.node_name] = node.node_type
+                if node.real_time:
+                    self._kernels.add(node.exec_type)
         return outputs
 
     def input_specs(self) -> list[tuple[str, tuple[int, ...], str]]:
@@ -113,6 +120,10 @@ class CompiledModel:
                 kind = self._kinds[node]
                 times[kind] = times.get(kind, 0.0) + float(np.median(seconds))
         return times
+
+    def kernels(self) -> list[str] | None:
+        """Such as ``jit_avx2_I8``, of the nodes that took time."""
+        return None if self._credit is None else sorted(self._kernels - {"undef"})
 
     def supported_fraction(self) -> None:
         """None: OpenVINO refuses what it cannot compute."""

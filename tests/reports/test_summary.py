@@ -189,11 +189,54 @@ def test_a_faster_dense_model_is_a_warning(files: Files, folder_of: FolderOf) ->
 
 @pytest.mark.parametrize(
     ("change", "title"),
-    [({"supported_fraction": 0.0}, "Mostly in the fallback"), ({"ci_low": 2.99}, "The certificate contradicts itself")],
+    [
+        ({"hidden_costs": {"fallback": "deepsparse has fast kernels for only 12% of it"}}, "Slow kernels"),
+        ({"disturbances": ["the CPU slowed down for heat 3 times"]}, "Disturbed"),
+        ({"is_disturbed": True}, "Disturbed all the time"),
+        ({"ci_low": 2.99}, "The certificate contradicts itself"),
+    ],
 )
 def test_doubtful_certificates_are_warned_of(files: Files, folder_of: FolderOf, change: Any, title: str) -> None:
     files["certificate"] |= change
     assert title in [notice.title for notice in build_summary(folder_of(files)).notices]
+
+
+def test_what_each_network_costs_where_it_is_deployed(files: Files, folder_of: FolderOf) -> None:
+    summary = build_summary(folder_of(files))
+    costs = table(summary, "In a process of its own")
+    assert column(costs, "p99") == ["24.84", "8.28"]
+    assert column(costs, "Peak memory") == ["151 MB", "118 MB"]
+    assert "Energy a run" not in [of.title for of in costs.columns]  # nobody could read it
+    said = " ".join(section(summary, "deployment").text)
+    assert "Energy: not measured" in said
+    assert "Nothing is known to have disturbed" in said
+    assert table(summary, "What makes it slower").rows[0][0] == "Hidden cost: reorders"
+    files["certificate"]["deployment"]["compressed"]["energy_j"] = 0.0123
+    costs = table(build_summary(folder_of(files)), "In a process of its own")
+    assert column(costs, "Energy a run") == ["not measured", "12.3"]
+
+
+def test_what_was_not_looked_for_is_said_to_be_so(files: Files, folder_of: FolderOf) -> None:
+    for name in ("deployment", "disturbances", "hidden_costs"):
+        del files["certificate"][name]
+    deployment = section(build_summary(folder_of(files)), "deployment")
+    assert not deployment.parts
+    assert [text.partition(":")[0] for text in deployment.text] == [
+        "What each network costs by itself",
+        "Disturbances of the machine",
+        "Hidden costs",
+    ]
+    assert all("not measured" in text for text in deployment.text)
+
+
+def test_a_plan_of_a_carried_table_is_to_be_verified_there(files: Files, folder_of: FolderOf) -> None:
+    files["certificate"]["proxy"] = True
+    files["run"]["config"]["latency_table"] = "box.json"
+    summary = build_summary(folder_of(files))
+    (proxy,) = (notice for notice in summary.notices if notice.kind == "proxy")
+    assert "host of the latency table" in proxy.text
+    assert summary.next_steps[0].title == "Verify on the host of the latency table"
+    assert "pipeline verify" in summary.next_steps[0].code
 
 
 def test_next_steps_of_a_certified_run_deploy_it(files: Files, folder_of: FolderOf) -> None:
