@@ -10,26 +10,33 @@ Asked of 200 certificates in every condition:
 - of one that is truly 1.5x as fast, how many are certified at 1.4x? (at least 95% shall be, or say *inconclusive*)
 - how often does the interval hold the truth? (95% is what it says)
 
+And of real ones, of a bundle's dense network against itself at a claim of 1.05x, and of its compressed network, whose
+truth is taken to be the mean over all of them, at a claim below that truth as 1.4x is below 1.5x.
+
     python -m benchmarks.certificates                             simulated: minutes, on any machine
-    python -m benchmarks.certificates --real runs/demo/bundle     20 real ones: an hour, on a quiet machine
+    python -m benchmarks.certificates --real runs/demo/bundle     20 of both: two hours, on a quiet machine
+    python -m benchmarks.certificates --real runs/demo/bundle 2   2 of both
+
+Results are written one by one, and the same command goes on where it was interrupted.
 """
 
 import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.record_noise import RECORDINGS
+from benchmarks.record_noise import RECORDINGS, golden_bench
 from pipeline.certificate import CERTIFIED, MISSED, Protocol, SpeedupEvidence, measure_speedup, verdict
 from pipeline.release import read_bundle
+from pipeline.run_folder import digest, file_digest
 from profilers.measure import Bench, Candidate, Measurement, Nearest
+from profilers.statistics import Interval
 from targets.host import collect_host
-from targets.registry import get_runtime
 from targets.target import Target
 
 RESULT = Path(__file__).parent / "results" / "certificates.json"
@@ -93,64 +100,114 @@ def disturb(processes: Sequence[dict[str, Any]], is_burst: bool) -> list[dict[st
 def simulate(processes: Sequence[dict[str, Any]], true_speedup: float, claim: float, count: int) -> dict[str, Any]:
     """What certificates say of a network whose speedup is known."""
     rng = np.random.default_rng(0)
-    found: list[SpeedupEvidence] = []
+    found: list[dict[str, Any]] = []
     nearest = Nearest()
     for process in processes:
         nearest.saw(process.get("distance_s", ()))
     for seed in range(count):
         bench = cast(Bench, ReplayBench(processes, true_speedup, rng, nearest))
-        found.append(measure_speedup(bench, Path("dense"), Path("compressed"), Protocol(), seed=seed))
+        found.append(row_of(measure_speedup(bench, Path("dense"), Path("compressed"), Protocol(), seed=seed)))
     return summarise(found, true_speedup, claim)
 
 
-def summarise(found: Sequence[SpeedupEvidence], true_speedup: float, claim: float) -> dict[str, Any]:
-    statuses = [verdict(claim, e.speedup, e.noise_floor, e.is_disturbed) for e in found]
-    covered = [evidence.speedup.low <= true_speedup <= evidence.speedup.high for evidence in found]
+def row_of(evidence: SpeedupEvidence) -> dict[str, Any]:
+    """What one certificate says, without its samples."""
     return {
-        "true_speedup": true_speedup,
-        "claim": claim,
-        "certificates": len(found),
-        "certified": statuses.count(CERTIFIED) / len(found),
-        "missed": statuses.count(MISSED) / len(found),
-        "covered": float(np.mean(covered)),
-        "median_half_width": float(np.median([evidence.speedup.half_width for evidence in found])),
-        "median_processes": float(np.median([len(evidence.processes) for evidence in found])),
+        **asdict(evidence.speedup),
+        "noise_floor": evidence.noise_floor,
+        "is_disturbed": evidence.is_disturbed,
+        "disturbed_fraction": evidence.disturbed_fraction,
+        "processes": len(evidence.processes),
     }
 
 
-def real(bundle: Path) -> dict[str, Any]:
-    """Certificates of a bundle's dense network against itself, on this machine."""
-    target = read_bundle(bundle).certificate.target
-    here = Target(
-        name="real", vendor="any", runtime=target.runtime, threads=target.threads, batch_size=target.batch_size
+def summarise(rows: Sequence[dict[str, Any]], true_speedup: float, claim: float) -> dict[str, Any]:
+    intervals = [Interval(*(row[name] for name in ("value", "low", "high", "confidence"))) for row in rows]
+    statuses = [
+        verdict(claim, interval, row["noise_floor"], row["is_disturbed"])
+        for interval, row in zip(intervals, rows, strict=True)
+    ]
+    return {
+        "true_speedup": true_speedup,
+        "claim": claim,
+        "certificates": len(rows),
+        "certified": statuses.count(CERTIFIED) / len(rows),
+        "missed": statuses.count(MISSED) / len(rows),
+        "covered": float(np.mean([interval.low <= true_speedup <= interval.high for interval in intervals])),
+        "median_half_width": float(np.median([interval.half_width for interval in intervals])),
+        "median_processes": float(np.median([row["processes"] for row in rows])),
+    }
+
+
+def real(bundle: Path, count: int) -> None:
+    """Certificates of a bundle's dense network against itself and of its compressed one, by turns, on this machine."""
+    deployed = read_bundle(bundle).certificate.target
+    target = Target(
+        name="real", vendor="any", runtime=deployed.runtime, threads=deployed.threads, batch_size=deployed.batch_size
     )
-    bench, dense, found = Bench(get_runtime(target.runtime), here), bundle / "dense.onnx", []
-    for number in range(REAL_COUNT):
-        found.append(measure_speedup(bench, dense, dense, Protocol(), seed=1000 * number))
-        print(f"{number + 1} of {REAL_COUNT}: {found[-1].speedup}", flush=True)
-    return {"host": collect_host().to_json(), "target": here.to_json(), **summarise(found, 1.0, 1.05)}
+    files = {"equal": bundle / "dense.onnx", "compressed": bundle / "model.onnx"}
+    about = {
+        "host": collect_host().to_json(),
+        "target": target.to_json(),
+        "networks_sha256": {kind: file_digest(path) for kind, path in files.items()},
+        "protocol": json.loads(json.dumps(asdict(Protocol()))),
+    }
+    before = read_results().get("real", {})
+    rows = before["rows"] if all(before.get(name) == value for name, value in about.items()) else []
+    with golden_bench(bundle, target) as bench:
+        for number in range(len(rows), 2 * count):
+            kind, start = ("equal", "compressed")[number % 2], time.perf_counter()
+            evidence = measure_speedup(bench, files["equal"], files[kind], Protocol(), seed=1000 * number)
+            rows.append({"kind": kind, **row_of(evidence), "seconds": time.perf_counter() - start})
+            write_results(real={**about, "summary": summarise_real(rows), "rows": rows})
+            print(f"{number + 1} of {2 * count}: {rows[-1]}", flush=True)
 
 
-def simulate_all() -> dict[str, Any]:
-    """Every recording, and two kinds of synthetic noise on the quiet one; kept row by row."""
-    rows, start = [], time.perf_counter()
+def summarise_real(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Equal networks at a claim of 1.05x; the compressed one against the mean of all its certificates."""
+    of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("equal", "compressed")}
+    found = {"equal": summarise(of["equal"], 1.0, 1.05)}
+    if of["compressed"]:
+        truth = float(np.exp(np.mean([np.log(row["value"]) for row in of["compressed"]])))
+        found["compressed"] = summarise(of["compressed"], truth, truth * 1.4 / 1.5)
+    return found
+
+
+def simulate_all() -> None:
+    """Every recording, and synthetic noise on a quiet one for conditions that none holds; kept row by row."""
+    start = time.perf_counter()
     recorded = {file.stem: json.loads(file.read_text())["processes"] for file in sorted(RECORDINGS.glob("*.json"))}
-    made = {f"synthetic {kind}": disturb(recorded["quiet"], kind == "bursts") for kind in ("neighbour", "bursts")}
+    quiet = recorded.get("alone") or recorded["quiet"]
+    missing = [kind for kind in ("neighbour", "bursts") if kind not in recorded]
+    made = {f"synthetic {kind}": disturb(quiet, kind == "bursts") for kind in missing}
+    done = {(row["condition"], row["claim"], row["key"]): row for row in read_results().get("simulated", [])}
+    rows = []
     for condition, processes in {**recorded, **made}.items():
         for truth, claim in ((1.0, 1.05), (1.5, 1.4)):
-            row = simulate(processes, truth, claim, COUNT)
-            rows.append({"condition": condition, "recorded_processes": len(processes), **row})
-            RESULT.write_text(json.dumps({"simulated": rows}, indent=1) + "\n")
+            key = digest(processes, truth, COUNT, asdict(Protocol()))
+            row = done.get((condition, claim, key)) or simulate(processes, truth, claim, COUNT)
+            rows.append({"condition": condition, "recorded_processes": len(processes), **row, "key": key})
+            write_results(simulated=rows)
             print(rows[-1], f"{time.perf_counter() - start:.0f} s", flush=True)
-    return {"simulated": rows}
+
+
+def read_results() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    return found
+
+
+def write_results(**parts: Any) -> None:
+    """Replace parts of the results; the others stay."""
+    part = RESULT.with_suffix(".part")
+    part.write_text(json.dumps(read_results() | parts, indent=1) + "\n")
+    part.replace(RESULT)
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--real"]:
-        result = json.loads(RESULT.read_text()) | {"real": real(Path(sys.argv[2]))}
+        real(Path(sys.argv[2]), int(sys.argv[3]) if sys.argv[3:] else REAL_COUNT)
     else:
-        result = simulate_all()
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        simulate_all()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 Three conditions: as the machine is; with one busy neighbour, a process that computes without a pause; with bursts, one
 that computes for a tenth of a second to two seconds and pauses as long. Or take the A/A samples that a certificate
-holds. What was recorded is what benchmarks/certificates.py simulates with.
+holds. What was recorded is what benchmarks/certificates.py simulates with. Kept process by process: the same command
+goes on with an interrupted recording of the same host, target and network.
 
     python -m benchmarks.record_noise runs/demo/bundle [alone | neighbour | bursts …]
     python -m benchmarks.record_noise runs/demo/certificate.json NAME
@@ -12,6 +13,7 @@ import json
 import multiprocessing
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,12 +22,14 @@ from typing import Any
 
 from pipeline.certificate import Protocol
 from pipeline.release import read_bundle
-from profilers.measure import Bench, Candidate
+from pipeline.run_folder import file_digest
+from pipeline.verifying.outputs import read_golden
+from profilers.measure import Bench, Candidate, save_feeds
 from targets.host import collect_host
 from targets.registry import get_runtime
 from targets.target import Target
 
-PROCESSES = 12
+PROCESSES = 24
 RECORDINGS = Path(__file__).with_name("recordings")
 KEPT = 150
 COLUMNS = ("reference_s", "samples_s", "compilation", "distance_s", "waited_share")
@@ -68,18 +72,46 @@ def record(bundle: Path, condition: str) -> None:
         threads=deployed.threads,
         batch_size=deployed.batch_size,
     )
-    bench = Bench(get_runtime(deployed.runtime), target)
-    dense, processes = Candidate("dense", bundle / "dense.onnx"), []
-    with neighbour(condition):
-        for seed in range(3 * PROCESSES):
-            ((measured,),) = bench.measure(dense, [[dense]], seed=seed, effort=Protocol().effort)
-            if measured.error or max(*measured.samples_s, *measured.reference_s) > DISTURBED_S:
-                continue
-            processes.append({name: rounded(getattr(measured, name)) for name in COLUMNS})
-            print(f"{condition}: {len(processes)} of {PROCESSES}, A/A ratio {measured.speedup:.4f}", flush=True)
-            write(condition, collect_host().to_json(), target.to_json(), processes)
+    dense = Candidate("dense", bundle / "dense.onnx")
+    about = {
+        "condition": condition,
+        "host": collect_host().to_json(),
+        "target": target.to_json(),
+        "network_sha256": file_digest(dense.path),
+    }
+    processes = recorded(about)
+    with golden_bench(bundle, target) as bench, neighbour(condition):
+        for seed in range(len(processes), 3 * PROCESSES):
             if len(processes) == PROCESSES:
                 break
+            ((measured,),) = bench.measure(dense, [[dense]], seed=seed, effort=Protocol().effort)
+            if measured.error or max(*measured.samples_s, *measured.reference_s) > DISTURBED_S:
+                print(f"{condition}: not counted: {measured.error or 'stopped from outside'}", flush=True)
+                continue
+            processes.append({name: rounded(getattr(measured, name)) for name in COLUMNS})
+            write(about, processes)
+            print(f"{condition}: {len(processes)} of {PROCESSES}, A/A ratio {measured.speedup:.4f}", flush=True)
+
+
+def recorded(about: dict[str, Any]) -> list[dict[str, Any]]:
+    """Processes of an earlier recording of the same, which was interrupted."""
+    path = RECORDINGS / f"{about['condition']}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    same = all(found.get(name) == value for name, value in about.items())
+    processes: list[dict[str, Any]] = found["processes"] if same else []
+    return processes
+
+
+@contextmanager
+def golden_bench(bundle: Path, target: Target) -> Iterator[Bench]:
+    """A bench on this host that is fed with the bundle's golden inputs, as certificates feed real ones."""
+    golden = read_golden(bundle)
+    if golden is None:
+        raise SystemExit(f"{bundle} has no golden inputs.")
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder, "inputs.npz")
+        save_feeds(inputs, golden.batch(target.batch_size))
+        yield Bench(get_runtime(str(target.runtime)), target, inputs)
 
 
 def from_certificate(file: Path, name: str) -> None:
@@ -90,7 +122,7 @@ def from_certificate(file: Path, name: str) -> None:
         for process in certificate["samples"]["processes"]
         if process["null_s"]
     ]
-    write(name, certificate["host"], certificate["target"], processes)
+    write({"condition": name, "host": certificate["host"], "target": certificate["target"]}, processes)
 
 
 def rounded(values: Iterable[float | None]) -> list[float | None]:
@@ -98,10 +130,12 @@ def rounded(values: Iterable[float | None]) -> list[float | None]:
     return [None if value is None else float(f"{value:.4g}") for value in list(values)[:KEPT]]
 
 
-def write(condition: str, host: dict[str, Any], target: dict[str, Any], processes: list[dict[str, Any]]) -> None:
+def write(about: dict[str, Any], processes: list[dict[str, Any]]) -> None:
     RECORDINGS.mkdir(exist_ok=True)
-    data = {"condition": condition, "host": host, "target": target, "processes": processes}
-    (RECORDINGS / f"{condition}.json").write_text(json.dumps(data) + "\n")
+    path = RECORDINGS / f"{about['condition']}.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({**about, "processes": processes}) + "\n")
+    part.replace(path)
 
 
 if __name__ == "__main__":
