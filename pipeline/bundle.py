@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.run_folder import file_digest, read_json, write_json
-from targets.errors import ArtifactError
+from targets.errors import ArtifactError, ConfigError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -45,6 +45,7 @@ def check_bundle(bundle: Path) -> dict[str, Any]:
     """The manifest of a bundle whose every file is as it was written; its signature is another's matter.
 
     Raises:
+        ConfigError: there is no such folder.
         ArtifactError: no manifest, another version's, or a file that is missing, changed or was added.
     """
     manifest = read_manifest(bundle)
@@ -69,10 +70,18 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     """The manifest of a bundle, whether its files are as it says or not.
 
     Raises:
-        ArtifactError: there is none, or another version's.
+        ConfigError: there is no such folder.
+        ArtifactError: it has no manifest, or another version's.
     """
+    if not bundle.is_dir():
+        raise ConfigError(f"There is no bundle {bundle}. Give the folder `bundle` of a run that wrote its report.")
+    if not (bundle / MANIFEST).exists():
+        raise ArtifactError(f"{bundle} has no {MANIFEST}: it is no bundle, or only a part of one. Get it again, whole.")
     manifest = read_json(bundle / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
-        raise ArtifactError(f"{bundle} has a manifest of schema {found}; this version reads {SCHEMA}.")
+        raise ArtifactError(
+            f"{bundle} has a manifest of schema {found}, and this version reads {SCHEMA}: another version wrote it. "
+            "Use that version of spdy-edge, or make the bundle again with this one."
+        )
     return manifest

@@ -25,7 +25,7 @@ def envelope_page(envelope: Envelope) -> Summary:
         "place was measured against the dense network under the same conditions, both in turns."
     )
     size = f"The input size is {fixed} alone: the bundle's files are made for it. Export again to try another one."
-    short += [
+    others = [
         Notice("warning", "Other outputs", f"kept to {place.isa}, the outputs are {apart(place)} from the golden ones")
         for place in envelope.isas
         if not place.agrees
@@ -35,7 +35,7 @@ def envelope_page(envelope: Envelope) -> Summary:
         subtitle=f"{envelope.bundle}, {envelope.runtime} on {envelope.host['model']}",
         status="certified" if held and not short else "missed" if short else "inconclusive",
         headline=f"{requested} holds in {len(held)} of {len(envelope.places)} places",
-        notices=tuple(short),
+        notices=(*short, *others),
         key_figures=(
             KeyFigure("Certified with", f"{threads} threads", f"batch {batch}"),
             KeyFigure("Under the request", str(len(short)), "places"),

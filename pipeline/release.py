@@ -149,8 +149,6 @@ def read_bundle(bundle: Path, *, name: str | None = None) -> Release:
         ConfigError: there is no such folder.
         ArtifactError: a file is altered, broken or of a newer version.
     """
-    if not bundle.is_dir():
-        raise ConfigError(f"There is no bundle {bundle}. Give the folder `bundle` of a run that wrote its report.")
     manifest = check_bundle(bundle)
     files = {file: entry["sha256"] for file, entry in manifest["files"].items()}
     return Release(name or str(bundle), _certificate(bundle / "certificate.json"), _plan(bundle / "plan.json"), files)

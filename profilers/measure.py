@@ -296,10 +296,19 @@ class Bench:
         )
 
     def _single(self, task: str, model: Candidate, timeout_s: float, **fields: Any) -> list[dict[str, Any]]:
-        """Events of a job with one model, which must come to its end."""
-        events = list(
-            self._run([model], lambda files: {"task": task, "model": _model(model, files), **fields}, timeout_s)
-        )
+        """Events of a job with one model, which must come to its end; a connection that was lost is made again."""
+
+        def fill(files: Mapping[Path, str]) -> dict[str, Any]:
+            return {"task": task, "model": _model(model, files), **fields}
+
+        for wait_s in (*RECONNECT_S, None):
+            try:
+                events = list(self._run([model], fill, timeout_s))
+                break
+            except UnreachableError:
+                if wait_s is None:
+                    raise
+                time.sleep(wait_s)
         if events[-1]["event"] == "died":
             raise RuntimeMissingError(self._reference_failed(model, events[-1]["error"]))
         return events

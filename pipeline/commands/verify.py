@@ -15,6 +15,15 @@ from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 if TYPE_CHECKING:
     from pipeline.verifying.verify import Verification
 
+ADVICE = {
+    3: "It is not as fast here as was claimed. Look at what was noted above, or say what would do with --min-speedup",
+    4: "It loses more on this sample than was certified. Look whether the sample is preprocessed as serving.json says",
+    5: "It is not the network that was certified, or this runtime computes something else with it. Get the bundle "
+    "again, and compare the runtime's version with the certificate's",
+    6: "The noise leaves it open. Measure again on a quieter machine, without --budget or with a larger one",
+    7: "It was certified on another CPU, and --strict-host asks for that one. Verify on a host of that kind",
+}
+"""What to do about a check that failed, by exit code."""
 POSITIVE = click.FloatRange(0, min_open=True)
 
 
@@ -90,5 +99,7 @@ def _tell(found: "Verification", record: Path | None, reporter: Reporter) -> Non
     reporter.table(checks_table(found.checks))
     end = f" (exit code {found.exit_code})" if found.exit_code else ""
     reporter.stage(f"[bold]{found.status}[/bold]: {escape(found.bundle)}{end}")
+    if found.exit_code:
+        reporter.say(f"{ADVICE[found.exit_code]}.")
     if record:
         reporter.say(f"record: {escape(str(record))}")

@@ -45,6 +45,13 @@ class Sshd:
         self.process.kill()
         self.process.wait()
 
+    def hang(self) -> list[int]:
+        """Stop every session where it is, and give their process ids; new ones can be opened."""
+        sessions = [p for p in psutil.Process(self.process.pid).children(recursive=True) if p.name().startswith("sshd")]
+        for session in sessions:
+            session.suspend()
+        return [session.pid for session in sessions]
+
     def start(self) -> None:
         """Start the server again."""
         self.process = launch(self.folder, self.port)

@@ -120,6 +120,35 @@ def test_a_connection_that_is_lost_half_way_costs_no_result(
     assert seen == [1, 2, 3, 4]
 
 
+def test_a_device_that_stops_answering_half_way_costs_no_result(
+    bench: Bench, models: tuple[Candidate, Candidate], server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sessions are stopped, as a device that hangs, or a way to it that swallows everything."""
+    monkeypatch.setenv("SPDY_EDGE_SSH", f"{server.command} -o ServerAliveInterval=1 -o ServerAliveCountMax=1")
+    open_device.cache_clear()
+    stopped: list[int] = []
+
+    def hang_once(done: int) -> None:
+        if not stopped:
+            stopped.extend(server.hang())
+
+    results = bench.measure(
+        models[0], [[models[1]]] * 3, on_group=hang_once, effort=Effort(1, 20, 1.0, patience_s=0.0, timeout_s=60)
+    )
+    assert stopped
+    assert [group[0].error for group in results] == [None] * 3
+
+
+def test_a_connection_that_is_lost_while_outputs_come_is_made_again(
+    bench: Bench, models: tuple[Candidate, Candidate], server: Sshd
+) -> None:
+    assert bench.device.hold([models[1].path])  # connected before
+    server.stop()
+    threading.Timer(0.5, server.start).start()
+    inputs = np.random.default_rng(0).standard_normal((6, 256)).astype(np.float32)
+    assert bench.infer(models[1], {"x0": inputs}).shape == (6, 256)
+
+
 def test_a_device_that_is_gone_ends_the_run_with_its_words(
     bench: Bench, models: tuple[Candidate, Candidate], server: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:

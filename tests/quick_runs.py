@@ -1,0 +1,52 @@
+"""Whole runs of the pipeline in this process, with as few measurements as each step can do with."""
+
+import sys
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+
+from pipeline.certificate import Protocol
+from pipeline.cli import main
+from pipeline.verifying.verify import VerifyOptions
+from profilers.measure import Effort
+
+QUICK = Effort(warmups=1, rounds=5, seconds=0.1, compilations=1, patience_s=0.0, timeout_s=120)
+SETTINGS = (
+    *("--levels", 6, "--plans", 12, "--evaluations", 3, "--calibration-samples", 64, "--correction-passes", 1),
+    *("--batch-size", 16, "--no-compare"),
+)
+
+
+def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer processes and rounds, and the first plan is taken: what runs is the same, what it finds is rough."""
+    for name in ("DENSE_PROCESSES", "CHECK_PROCESSES"):
+        monkeypatch.setattr(f"pipeline.measuring.{name}", 2)
+    for name in ("PROFILE", "CHECK"):
+        monkeypatch.setattr(f"pipeline.measuring.{name}", QUICK)
+    monkeypatch.setattr("pipeline.closed_loop.ACCEPTED", (-1.0, 100.0))
+    little = partial(Protocol, processes=2, most_processes=2, null_processes=2, effort=QUICK)
+    monkeypatch.setattr("pipeline.certifying.Protocol", little)
+    monkeypatch.setattr("pipeline.verifying.verify.VerifyOptions", partial(VerifyOptions, protocol=little()))
+    monkeypatch.setenv("COLUMNS", "400")  # tables break no sentence
+
+
+class Finished(NamedTuple):
+    """What a command ended with."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(capture: pytest.CaptureFixture[str], *arguments: object) -> Finished:
+    """The command `pipeline`, in this process."""
+    before = sys.argv
+    sys.argv = ["pipeline", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    code = ended.value.code
+    return Finished(code if isinstance(code, int) else 0, *capture.readouterr())
