@@ -26,7 +26,9 @@ def envelope_page(envelope: Envelope) -> Summary:
     )
     size = f"The input size is {fixed} alone: the bundle's files are made for it. Export again to try another one."
     others = [
-        Notice("warning", "Other outputs", f"kept to {place.isa}, the outputs are {apart(place)} from the golden ones")
+        Notice(
+            "warning", "Other outputs", f"kept to {place.isa}, {apart(place)} of the largest away from the golden ones"
+        )
         for place in envelope.isas
         if not place.agrees
     ]
@@ -44,7 +46,13 @@ def envelope_page(envelope: Envelope) -> Summary:
             Section("envelope", "Speedup by threads and batch size", (about, size), heat_maps(envelope)),
             *isa_section(envelope),
         ),
-        next_steps=(NextStep("Certify another use", "Run with the batch size and threads that will be deployed:"),),
+        next_steps=(
+            NextStep(
+                "Certify another use",
+                "Run with the threads and the batch size that will be deployed, beside the other settings of the run.",
+                f"pipeline run --speedup {envelope.requested_speedup:g} --threads {threads} --batch-size {batch}",
+            ),
+        ),
     )
 
 
@@ -91,7 +99,7 @@ def isa_table(envelope: Envelope) -> Table:
         "Kept to an instruction set",
         (
             Column("Instruction set", numeric=False),
-            Column("Outputs apart", "of the largest"),
+            Column("Outputs away", "of the largest"),
             Column("Latency", "ms"),
             Column("Slower by"),
             Column("Speedup over dense"),
@@ -113,8 +121,8 @@ def isa_table(envelope: Envelope) -> Table:
 
 
 def apart(place: IsaPlace) -> str:
-    """``2.1e-07``."""
-    return f"{place.difference:.1e}"
+    """``3.1%``."""
+    return formatting.percent(place.difference, 2) if place.difference >= 5e-5 else "< 0.01%"
 
 
 def where(place: Place) -> str:

@@ -152,7 +152,9 @@ def _warnings(certificate: Certificate) -> list[Notice]:
         )
     if fallback := (certificate.hidden_costs or {}).get("fallback"):
         found.append(Notice("warning", "Slow kernels", f"{fallback}."))
-    found += [Notice("warning", "Disturbed", f"{text}.") for text in certificate.disturbances or ()]
+    found += [
+        Notice("warning", "Disturbed", f"{text[:1].upper()}{text[1:]}.") for text in certificate.disturbances or ()
+    ]
     if certificate.is_disturbed:
         found.append(
             Notice(
