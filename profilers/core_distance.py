@@ -1,7 +1,7 @@
 """How far apart two cores are: the round trip of a cache line between them. Part of the worker: standard library only.
 
 A hypervisor may move a machine's cores, for seconds to minutes, to places that share no cache, or let another guest's
-threads share a core with ours. Networks then lose time, fast ones the larger share of it (docs/decisions/0011, 0020).
+threads share a core with ours. Networks then lose time, fast ones the larger share of it (docs/decisions/0011, 0036).
 """
 
 from __future__ import annotations
