@@ -42,7 +42,7 @@ class Protocol:
     half_width: float = 0.01
     budget_s: float | None = None
     confidence: float = 0.95
-    effort: Effort = field(default_factory=lambda: Effort(warmups=2, rounds=6, seconds=1.0, compilations=3))
+    effort: Effort = field(default_factory=lambda: Effort(warmups=2, rounds=10, seconds=1.0, compilations=3))
 
 
 @dataclass(frozen=True, slots=True)

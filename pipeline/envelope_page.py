@@ -27,7 +27,7 @@ def envelope_page(envelope: Envelope) -> Summary:
     size = f"The input size is {fixed} alone: the bundle's files are made for it. Export again to try another one."
     others = [
         Notice(
-            "warning", "Other outputs", f"kept to {place.isa}, {apart(place)} of the largest away from the golden ones"
+            "warning", "Other outputs", f"Kept to {place.isa}, {apart(place)} of the largest away from the golden ones"
         )
         for place in envelope.isas
         if not place.agrees

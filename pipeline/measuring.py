@@ -24,8 +24,8 @@ CHECK_PROCESSES = 8
 REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
-PROFILE = Effort(warmups=2, rounds=6, seconds=0.5, patience_s=2.0)
-CHECK = Effort(warmups=2, rounds=6, seconds=1.0, compilations=3)
+PROFILE = Effort(warmups=2, rounds=6, seconds=0.5, patience_s=1.0)
+CHECK = Effort(warmups=2, rounds=10, seconds=1.0, compilations=3, patience_s=2.0)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
 RETRIES = 2
 

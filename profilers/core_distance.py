@@ -1,7 +1,7 @@
 """How far apart two cores are: the round trip of a cache line between them. Part of the worker: standard library only.
 
-A hypervisor may move a machine's cores, for seconds to minutes, to places that share no cache. Networks whose threads
-exchange activations then lose time, fast ones the larger share of it (docs/decisions/0011).
+A hypervisor may move a machine's cores, for seconds to minutes, to places that share no cache, or let another guest's
+threads share a core with ours. Networks then lose time, fast ones the larger share of it (docs/decisions/0011, 0036).
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import mmap
 import os
 import time
 from collections.abc import Sequence
+
+NEAR = 1.25
+"""Cores are undisturbed up to this multiple of the shortest round trip seen."""
 
 TRIPS = 200
 SPINS = 200_000

@@ -142,7 +142,7 @@ def probe(
     Args:
         effort: a fraction of a second an operation is enough to tell a gain of 15%.
     """
-    effort = effort or Effort(warmups=3, rounds=30, seconds=0.4, patience_s=2.0, timeout_s=120)
+    effort = effort or Effort(warmups=3, rounds=30, seconds=0.4, patience_s=0.5, timeout_s=120)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         models = write_probe_models(Path(folder), target.batch_size, np.random.default_rng(seed))

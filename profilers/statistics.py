@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from profilers.core_distance import NEAR
 from profilers.measure import Block, Measurement
 from profilers.waiting import most_waiting
 
@@ -25,9 +26,6 @@ class Interval:
         """Half the interval's width relative to the value."""
         return (self.high - self.low) / (2 * self.value)
 
-
-APART = 1.6
-"""Cores are apart where a round trip between them takes this multiple of the shortest one seen."""
 
 FEWEST_ROUNDS = 3
 """Undisturbed rounds that a compilation needs to count."""
@@ -56,8 +54,8 @@ def by_process(measured: Sequence[Measurement], undisturbed: bool, nearest_s: fl
 def undisturbed_rounds(measured: Sequence[Measurement], nearest_s: float | None = None) -> list[NDArray[np.bool_]]:
     """Rounds with the cores as near to each other as they can be and nothing else on them, [rounds] a process.
 
-    Turns cancel what slows both models by one factor. Cores that a hypervisor has moved apart cost both the same
-    *time*, and the faster model the larger share of its own; a core that something else had costs whoever's turn it
+    Turns cancel what slows both models by one factor. Cores that a hypervisor has moved apart, or shares with another
+    guest, cost the faster model the larger share of its time; a core that something else had costs whoever's turn it
     was. Only these causes decide, so that no round is left out for its ratio.
 
     Args:
@@ -66,7 +64,7 @@ def undisturbed_rounds(measured: Sequence[Measurement], nearest_s: float | None 
     """
     distances, waited = [_floats(m.distance_s) for m in measured], [_floats(m.waited_share) for m in measured]
     known = [float(s) for process in distances for s in process if not np.isnan(s)]
-    limit_s = APART * min([*known, nearest_s or np.inf], default=np.inf)
+    limit_s = NEAR * min([*known, nearest_s or np.inf], default=np.inf)
     return [~(far > limit_s) & ~(wait > _most(wait)) for far, wait in zip(distances, waited, strict=True)]
 
 

@@ -22,9 +22,10 @@ one a line) to standard output. Every job may have an "environment" for the runt
 
 The models of a group take turns with the reference, in random order in every round, so that whatever slows the machine
 down slows all of them. Every few rounds all of them are compiled anew: where a compilation has its memory changes a
-network's latency by several percent. Samples of one round and position stand at the same index. Before a
-round the distance of the cores is measured; while it is not as short as it can be, the round waits. A round whose
-threads waited for a core is done once more. Both only until "patience_s" have passed.
+network's latency by several percent. Samples of one round and position stand at the same index. Before
+and after a round the distance of the cores is measured, and the longer one told; while it is not as short as it can be,
+the round waits. A round that ends with a longer one, or whose threads waited for a core, is done once more. Both only
+until "patience_s" have passed.
 """
 
 from __future__ import annotations
@@ -44,14 +45,12 @@ import traceback
 from contextlib import ExitStack
 from typing import Any, Callable
 
-from profilers.core_distance import CoreDistance
+from profilers.core_distance import NEAR, CoreDistance
 from profilers.machine import difference, read_state
 from profilers.waiting import most_waiting, waited_s
 
 UNTIMED_S, TIMED_S = 0.005, 0.010
 """How long a turn runs a model before it takes the time, and while it does."""
-NEAR = 1.5
-"""Cores are as near as they can be up to this multiple of the shortest distance seen."""
 
 Job = Any
 Emit = Callable[[Any], Any]
@@ -177,13 +176,20 @@ class Cores:
     def wait_until_near(self) -> float | None:
         """Wait while the cores are apart and patience lasts; their distance then."""
         while True:
-            distance_s: float | None = self._distance.measure()
-            if distance_s is None:
-                return None
-            self._nearest_s = min(self._nearest_s, distance_s)
-            if distance_s <= NEAR * self._nearest_s or not self.is_patient():
+            distance_s = self.distance_s()
+            if self.are_near(distance_s) or not self.is_patient():
                 return distance_s
             time.sleep(0.1)
+
+    def distance_s(self) -> float | None:
+        """Their distance now."""
+        distance_s: float | None = self._distance.measure()
+        self._nearest_s = min(self._nearest_s, distance_s or float("inf"))
+        return distance_s
+
+    def are_near(self, distance_s: float | None) -> bool:
+        """Whether a distance is as short as it can be; one that is not known is."""
+        return distance_s is None or distance_s <= NEAR * self._nearest_s
 
 
 def time_in_turns(
@@ -205,7 +211,7 @@ def time_in_turns(
     gc.collect()
     gc.disable()
     while done < job["rounds"] and (done < 5 or spent_s < job["seconds"]):
-        distance_s += [cores.wait_until_near()] * timed
+        before_s = cores.wait_until_near()
         start, waited_before_s = time.perf_counter(), waited_s()
         rng.shuffle(order)
         for index in order:
@@ -215,7 +221,9 @@ def time_in_turns(
         round_s = time.perf_counter() - start
         share = share_waited(waited_before_s, round_s)
         waited_share += [share] * timed
-        if cores.were_ours(share) or not cores.is_patient():
+        farthest_s = max(before_s or 0.0, cores.distance_s() or 0.0) or None
+        distance_s += [farthest_s] * timed
+        if (cores.were_ours(share) and cores.are_near(farthest_s)) or not cores.is_patient():
             done, spent_s = done + 1, spent_s + round_s
     gc.enable()
     return samples, distance_s, waited_share
