@@ -124,9 +124,9 @@ class SshDevice:
         with tempfile.TemporaryDirectory() as folder:
             program = Path(folder, "describe.pyz")
             _pack_description(program)
-            (there,) = self.hold([program])
-        job = json.dumps({"packages": PACKAGES}).encode()
-        facts: dict[str, Any] = json.loads(self._run(shlex.join(["exec", self._python, "-I", there]), job))
+            self._send({program: program.name}, ())  # what is held stays
+        command = shlex.join(["exec", self._python, "-I", f"{self._folder}/{program.name}"])
+        facts: dict[str, Any] = json.loads(self._run(command, json.dumps({"packages": PACKAGES}).encode()))
         return facts
 
     @cached_property
