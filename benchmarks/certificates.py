@@ -146,12 +146,13 @@ def real(bundle: Path, count: int) -> None:
         name="real", vendor="any", runtime=deployed.runtime, threads=deployed.threads, batch_size=deployed.batch_size
     )
     files = {"equal": bundle / "dense.onnx", "compressed": bundle / "model.onnx"}
-    about = {
+    about: dict[str, Any] = {
         "host": collect_host().to_json(),
         "target": target.to_json(),
         "networks_sha256": {kind: file_digest(path) for kind, path in files.items()},
-        "protocol": json.loads(json.dumps(asdict(Protocol()))),
+        "protocol": asdict(Protocol()),
     }
+    about = json.loads(json.dumps(about))  # as it will be read
     before = read_results().get("real", {})
     rows = before["rows"] if all(before.get(name) == value for name, value in about.items()) else []
     with golden_bench(bundle, target) as bench:

@@ -73,12 +73,13 @@ def record(bundle: Path, condition: str) -> None:
         batch_size=deployed.batch_size,
     )
     dense = Candidate("dense", bundle / "dense.onnx")
-    about = {
+    about: dict[str, Any] = {
         "condition": condition,
         "host": collect_host().to_json(),
         "target": target.to_json(),
         "network_sha256": file_digest(dense.path),
     }
+    about = json.loads(json.dumps(about))  # as it will be read
     processes = recorded(about)
     with golden_bench(bundle, target) as bench, neighbour(condition):
         for seed in range(len(processes), 3 * PROCESSES):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.bundle import check_bundle, write_bundle
-from targets.errors import ArtifactError
+from targets.errors import ArtifactError, ConfigError
 
 
 @pytest.fixture
@@ -54,6 +54,11 @@ def test_a_manifest_of_another_version_is_refused(bundle: Path) -> None:
 def test_no_manifest_is_an_artifact_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         check_bundle(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no bundle"):
+        check_bundle(tmp_path / "nowhere")
 
 
 def test_an_earlier_bundle_is_moved_aside_never_deleted(bundle: Path, tmp_path: Path) -> None:
