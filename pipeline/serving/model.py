@@ -149,10 +149,10 @@ def _batches(arrays: Sequence[NDArray[Any]], size: int) -> Iterator[list[NDArray
         yield [np.ascontiguousarray(array[rows]) for array in arrays]
 
 
-def open_bundle(path: Path, runtime: str | None, threads: int | None) -> BundleModel:
+def open_bundle(path: Path, runtime: str | None, threads: int | None, own_process: bool) -> BundleModel:
     """What `pipeline.load_bundle` does, which see."""
     check_bundle(path)
     record = ServingRecord.load(path)
     info = choose_runtime(record, runtime)
-    engine = open_engine(path, record, info, choose_threads(record, threads))
+    engine = open_engine(path, record, info, choose_threads(record, threads), own_process)
     return BundleModel(record, read_json(path / "certificate.json"), engine, info.name)
