@@ -3,8 +3,9 @@
     SPDY_DATA=... python -m benchmarks.load_bundle
 
 onnxruntime and OpenVINO: one compiled network in this process, called as the runtime's own interface has it, and
-through the bundle. DeepSparse: its engine in a process of its own that times itself, and the bundle's server. Both take
-turns of many calls in random order, with some untimed calls first; the ratio is that of the medians of the same round.
+through the bundle. DeepSparse: its engine in its own environment, in a process that times itself, and the bundle once
+in this process and once in the bundle's own. Both take turns of many calls in random order, with some untimed calls
+first; the ratio is that of the medians of the same round.
 """
 
 import json
@@ -69,9 +70,14 @@ def main() -> None:
         folder = Path(name)
         bundle = make_bundle(folder, threads)
         for info in installed_runtimes():
-            with load_bundle(bundle, runtime=info.name) as model, bare(info, model, bundle, x, threads) as reference:
-                rows.append({"runtime": info.name, "version": info.version, **compare(reference, calls(model, x))})
-            print(json.dumps(rows[-1]))
+            for own_process in (False, True) if info.name == "deepsparse" else (False,):
+                with (
+                    load_bundle(bundle, runtime=info.name, own_process=own_process) as model,
+                    bare(info, model, bundle, x, threads) as reference,
+                ):
+                    found = compare(reference, calls(model, x))
+                rows.append({"runtime": info.name, "version": info.version, "own_process": own_process, **found})
+                print(json.dumps(rows[-1]))
     host = collect_host().to_json()
     kept = ("vendor", "model", "uarch", "isa", "physical_cores", "usable_cores")
     write_result(

@@ -1,6 +1,7 @@
 """Configuration: flags over a TOML file over the run folder's own record over defaults, checked once, here."""
 
 import difflib
+import json
 import math
 import tomllib
 from collections.abc import Mapping
@@ -96,6 +97,15 @@ def resolve(flags: Mapping[str, Any], file: Path | None, stored: Mapping[str, An
     if config.track:
         parse_destination(config.track)
     return config
+
+
+def to_toml(config: RunConfig) -> str:
+    """A file that asks for the same result: every setting that has a value, defaults too."""
+    settings = config.model_dump(mode="json", exclude=NOT_OF_THE_RESULT)
+    lines = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items() if value is not None
+    ]
+    return "\n".join(["# The same again: pipeline run --config THIS_FILE --out ANOTHER_FOLDER", *lines, ""])
 
 
 def _read(file: Path | None) -> dict[str, Any]:

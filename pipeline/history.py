@@ -48,7 +48,7 @@ def history_table(history: History) -> Table:
     """A row a release, for terminals and pages."""
     columns = (
         Column("Release", numeric=False),
-        Column("Measured", numeric=False),
+        Column("Measured"),
         Column("Status", numeric=False),
         Column("Latency", "ms"),
         Column("Speedup"),

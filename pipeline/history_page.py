@@ -81,8 +81,7 @@ def _changes_table(change: Changes) -> Table:
         for figure in change.figures
     ]
     units = [
-        (unit.name, level_text(unit.before), level_text(unit.after), f"{formatting.points(unit.by)} points", "")
-        for unit in change.units or ()
+        (unit.name, level_text(unit.before), level_text(unit.after), unit.by_text, "") for unit in change.units or ()
     ]
     facts = [(fact.name, fact.before, fact.after, "", "") for fact in change.facts]
     return Table(

@@ -63,6 +63,13 @@ class UnitChange:
         return self.after.amount - self.before.amount if self.before and self.after else None
 
     @property
+    def by_text(self) -> str:
+        """``+3.9 points``, or that only one of the releases has the unit."""
+        if self.by is None:
+            return "gone" if self.before else "new"
+        return f"{formatting.points(self.by)} points"
+
+    @property
     def text(self) -> str:
         """``layer1.0.conv1 60.2% → 64.1%``."""
         return f"{self.name} {level_text(self.before)} → {level_text(self.after)}"

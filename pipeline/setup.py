@@ -6,9 +6,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, to_toml
 from pipeline.console import Reporter
 from pipeline.context import Run
+from pipeline.files import write_atomically
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
 from targets import environments
@@ -52,6 +53,7 @@ def open_folder(run: Run) -> None:
     """Record the run in its folder; not before what the user gave was found good, or a typo would own the folder."""
     details = {"command": sys.argv, "versions": _versions(), "host": run.host.to_json()}
     run.folder.open(run.config.model_dump(mode="json"), details)
+    write_atomically(run.folder.file("run.toml"), to_toml(run.config).encode())
 
 
 def _say_proxy(config: RunConfig, target: Target, host: HostFingerprint, reporter: Reporter) -> None:

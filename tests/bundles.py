@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import write_bundle
+from tests.certificates import certificate
 
 ORIGIN: dict[str, Any] = {
     "model": "resnet:20",
@@ -28,49 +29,13 @@ ORIGIN: dict[str, Any] = {
 }
 
 
-def make_certificate(status: str = "certified", **changes: Any) -> dict[str, Any]:
-    """A certificate as the pipeline writes it, without raw samples."""
-    deepsparse = {"runtime": "deepsparse", "precision": "fp32"}
-    return {
-        "schema": 1,
-        "status": status,
-        "requested_speedup": 3.0,
-        "predicted_speedup": 3.06,
-        "measured_speedup": 3.024,
-        "ci_low": 3.003,
-        "ci_high": 3.049,
-        "confidence": 0.95,
-        "noise_floor": 0.004,
-        "baseline": {**deepsparse, "latency_s": 0.02055},
-        "compressed": {**deepsparse, "latency_s": 0.006796, "sparsity": 0.759},
-        "best_dense": {"runtime": "openvino", "precision": "bf16", "latency_s": 0.0073},
-        "speedup_over_best_dense": 1.074,
-        "accuracy": {
-            "metric": "top-1 accuracy",
-            "dense": 0.8796,
-            "compressed": 0.8612,
-            "difference": -0.0184,
-            "ci_low": -0.0241,
-            "ci_high": -0.0127,
-            "confidence": 0.95,
-            "n": 1000,
-        },
-        "host": {"vendor": "intel", "model": "Intel Xeon 8488C", "usable_cores": 2, "os": "Linux"},
-        "target": {"vendor": "intel", "runtime": "deepsparse", "threads": 2, "batch_size": 64},
-        "proxy": False,
-        "licence_note": "evaluation only",
-        "versions": {"python": "3.11.7", "deepsparse": "1.8.0"},
-        **changes,
-    }
-
-
 def make_bundle(folder: Path, status: str = "certified", **changes: Any) -> Path:
     """Write a bundle below ``folder``; ``changes`` are of the certificate."""
     source = folder / "source"
     source.mkdir(parents=True)
     (source / "model.onnx").write_bytes(bytes(range(256)) * 5000)  # more than one piece of an upload
     (source / "model.xml").write_text("<net/>")
-    (source / "certificate.json").write_text(json.dumps(make_certificate(status, **changes)))
+    (source / "certificate.json").write_text(json.dumps(certificate(status=status, **changes)))
     names = {"model.onnx": "model.onnx", "openvino/model.xml": "model.xml", "certificate.json": "certificate.json"}
     bundle = folder / "bundle"
     write_bundle(

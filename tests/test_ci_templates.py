@@ -3,9 +3,11 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,26 +15,25 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from pipeline.publishing.from_oci import fetch_from_oci
+from pipeline.publishing.reference import Reference
 from targets import environments
+from tests.bundles import contents
+from tests.publishing.registries import PASSWORD, PROGRAM, USER, docker_registry, htpasswd
 from tests.releases import small_bundle, speedup
+from tests.verifying.bundles import runnable_bundle
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "ci-templates"
 ACTION = yaml.safe_load((TEMPLATES / "action.yml").read_text())
 GITLAB = yaml.safe_load((TEMPLATES / "release.gitlab-ci.yml").read_text())
-RELEASE = """
-target = "auto"
-runtime = "deepsparse"
-speedup = 2.5
-batch_size = 32
-levels = 14
-plans = 24
-evaluations = 25
-calibration_samples = 256
-correction_passes = 4
-compare = false
-"""
-"""Settings of a run on the embedded model that takes a minute or two."""
+GUIDE = (ROOT / "docs" / "release-jobs.md").read_text()
+
+
+def block(language: str, words: str) -> str:
+    """The guide's code block in a language that holds certain words."""
+    (found,) = (text for text in re.findall(rf"^```{language}\n(.*?)^```", GUIDE, re.M | re.S) if words in text)
+    return str(found)
 
 
 class GitHub:
@@ -157,6 +158,67 @@ def test_gitlabs_gate(tmp_path: Path) -> None:
     assert failures(tmp_path / GITLAB["certify-release"]["artifacts"]["reports"]["junit"]) == ["accuracy"]
 
 
+@pytest.fixture
+def registry(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """host:port of a registry that asks for a password, which is in the environment as a job's secret is."""
+    if PROGRAM is None:
+        pytest.skip("docker-registry is not installed (Debian's package of that name)")
+    monkeypatch.setenv("SPDY_EDGE_REGISTRY_USER", USER)
+    monkeypatch.setenv("SPDY_EDGE_REGISTRY_PASSWORD", PASSWORD)
+    folder = tmp_path_factory.mktemp("registry")
+    with docker_registry(folder, htpasswd(folder)) as host:
+        yield host
+
+
+def publish(by: str, folder: Path, place: str) -> subprocess.CompletedProcess[str]:
+    """The publish step of either template."""
+    if by == "github":
+        return GitHub(folder, publish_to=place).run("publish")
+    return gitlab(folder, "publish-release", slice(None), SPDY_EDGE_PUBLISH_TO=place)
+
+
+@pytest.mark.parametrize("by", ["github", "gitlab"])
+def test_publishing_to_a_folder_and_a_registry(tmp_path: Path, registry: str, by: str) -> None:
+    bundle = runnable_bundle(tmp_path / "runs" / "release")
+    place = f"oci://{registry}/models/digits:1.0"
+    for to in ("dir:served models/digits", place):
+        result = publish(by, tmp_path, to)
+        assert result.returncode == 0, result.stderr
+        assert PASSWORD not in result.stdout + result.stderr
+    assert contents(tmp_path / "served models" / "digits") == contents(bundle)
+    fetch_from_oci(Reference.parse(place), tmp_path / "back", None)
+    assert contents(tmp_path / "back") == contents(bundle)
+    assert publish(by, tmp_path, place).returncode == 2  # the tag exists
+
+
+@pytest.mark.parametrize("by", ["github", "gitlab"])
+def test_publishing_what_was_missed_stops_the_job_and_leaves_nothing(tmp_path: Path, by: str) -> None:
+    small_bundle(tmp_path / "runs" / "release" / "bundle", status="missed")
+    result = publish(by, tmp_path, "dir:served")
+    assert result.returncode == 3
+    assert "--force WHY" in result.stderr
+    assert not (tmp_path / "served").exists()
+
+
+@pytest.mark.parametrize("by", ["github", "gitlab"])
+def test_publishing_to_mlflow(tmp_path: Path, mlflow_uri: str, by: str) -> None:
+    from mlflow import MlflowClient
+
+    runnable_bundle(tmp_path / "runs" / "release")
+    result = publish(by, tmp_path, f"mlflow:from-{by}@{mlflow_uri}")
+    assert result.returncode == 0, result.stderr
+    assert MlflowClient(mlflow_uri).get_model_version(f"from-{by}", "1").tags["status"] == "certified"
+
+
+def test_publishing_is_left_out_where_no_destination_is_set(tmp_path: Path) -> None:
+    job = GitHub(tmp_path)
+    (step,) = (step for step in ACTION["runs"]["steps"] if step["id"] == "publish")
+    assert not job._wanted(step)
+    assert GitHub(tmp_path, publish_to="dir:served")._wanted(step)
+    assert GITLAB["publish-release"]["rules"] == [{"if": "$SPDY_EDGE_PUBLISH_TO"}]
+    assert GITLAB["publish-release"]["needs"] == ["certify-release"]  # which ends with the gate
+
+
 def test_a_configuration_with_a_typo_stops_both_before_the_gate(tmp_path: Path) -> None:
     (tmp_path / "release.toml").write_text("spedup = 3\n")
     for result in (GitHub(tmp_path).run("certify", "gate"), gitlab(tmp_path, "certify-release", slice(None))):
@@ -179,8 +241,8 @@ def test_no_input_is_read_as_a_command() -> None:
 @pytest.mark.deepsparse
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(environments.installed("deepsparse") is None, reason="DeepSparse's environment is not installed")
-def test_the_action_and_the_include_on_the_embedded_model(tmp_path: Path) -> None:
-    (tmp_path / "release.toml").write_text(RELEASE)
+def test_the_action_the_include_and_the_guide_on_the_embedded_model(tmp_path: Path, registry: str) -> None:
+    (tmp_path / "release.toml").write_text(block("toml", "resnet:digits"))
     job = GitHub(tmp_path, max_drop="5")
     result = job.run("install", "certify")
     assert job.path.read_text() == f"{ROOT}/.venv/bin\n"
@@ -191,6 +253,21 @@ def test_the_action_and_the_include_on_the_embedded_model(tmp_path: Path) -> Non
     given = {"SPDY_EDGE_AGAINST": "runs/release", "SPDY_EDGE_MAX_DROP": "5"}
     assert gitlab(tmp_path, "certify-release", GATE_LINE, **given).returncode == result.returncode
     assert set(failures(tmp_path / "gate.xml")) <= {"certificate"}
+    walk_through_the_guide(tmp_path, registry)
+
+
+def walk_through_the_guide(folder: Path, registry: str) -> None:
+    """Its script as it stands, but for the registry's name; the run is found done."""
+    (folder / "train.py").touch()
+    script = block("bash", "train.py").replace("registry.example", registry)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    result = execute(["bash", "-c", script], folder, {"PATH": path})
+    assert result.returncode in (0, 3, 4, 6), result.stderr  # what the gate may say of a real network
+    published = re.search(r"published: (oci://\S+)", result.stderr)
+    assert bool(published) == (result.returncode == 0)
+    if published:
+        fetch_from_oci(Reference.parse(published[1]), folder / "back", None)
+        assert contents(folder / "back") == contents(folder / "runs" / "release" / "bundle")
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -217,21 +294,67 @@ def test_the_image_holds_every_package_in_locked_versions_and_runs_without_right
     assert all(kind != "RUN" for kind, _ in parts[parts.index(("USER", users[-1])) :])
 
 
-def test_the_images_shell_lines_ask_for_torchs_cpu_build_of_the_lock(tmp_path: Path) -> None:
-    """Run with a pip that writes down what it is asked for."""
-    (line,) = (text for kind, text in instructions() if kind == "RUN" and "pip install" in text)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name in ("pip", "pipeline"):
-        (tools / name).write_text(f'#!/bin/sh\nprintf "%s\\n" {name} "$@" >>"$ASKED"\n')
+PIP = """#!/bin/sh
+printf "%s\\n" "$@" >"$ASKED"
+exec "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --target "$SITE" .
+"""
+PROGRAM_THERE = """#!/bin/sh
+PYTHONPATH="$SITE" exec "$PYTHON" -P -c 'import pipeline.cli; print(pipeline.__file__); pipeline.cli.main()' "$@"
+"""
+
+
+def test_the_images_steps_run_on_what_is_copied_into_it(tmp_path: Path) -> None:
+    """COPY and RUN in a folder of their own; their pip notes what it is asked for and installs the package alone."""
+    image, tools, site = (tmp_path / name for name in ("image", "bin", "site"))
+    for folder in (image, tools):
+        folder.mkdir()
+    for name, text in {"pip": PIP, "pipeline": PROGRAM_THERE}.items():
+        (tools / name).write_text(text)
         (tools / name).chmod(0o755)
-    asked = tmp_path / "asked"
-    environment = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "ASKED": str(asked), "TORCH_INDEX": "an index"}
-    result = execute(["sh", "-c", line], ROOT, environment)
+    environment = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHON": sys.executable, "SITE": str(site)}
+    environment |= {"ASKED": str(tmp_path / "asked"), "TORCH_INDEX": "an index", "EXTRAS": "compress,mlflow"}
+    for kind, text in instructions():
+        if kind == "COPY":
+            *sources, there = shlex.split(text)
+            copy_into(image, sources, there)
+        elif kind == "RUN" and "pip install" in text:
+            result = execute(["sh", "-c", text], image, environment)
     assert result.returncode == 0, result.stderr
+    where, version = result.stdout.splitlines()
+    assert where == str(site / "pipeline" / "__init__.py")
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] in version
     locked = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert locked
-    assert asked.read_text().split("\n")[:7] == [
-        *("pip", "install", "--extra-index-url", "an index", "--constraint", "constraints.txt"),
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        *("install", "--extra-index-url", "an index", "--constraint", "constraints.txt"),
         f"torch=={locked[1]}+cpu",
+        ".[compress,mlflow]",
     ]
+
+
+def copy_into(image: Path, sources: list[str], there: str) -> None:
+    """As COPY does: files into a folder, and what is in a folder into another."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for source in sources:
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, image / there, ignore=ignored)
+        else:
+            shutil.copy(ROOT / source, image / there)
+
+
+def test_the_image_is_built_and_run_as_the_guide_says() -> None:
+    parts = instructions()
+    arguments = {text.partition("=")[0] for kind, text in parts if kind == "ARG"}
+    header = (TEMPLATES / "Containerfile").read_text()
+    for words in (GUIDE, header):
+        used = set(re.findall(r"--build-arg (\w+)=", words))
+        assert "TORCH_INDEX" in used
+        assert used <= arguments
+    (user,) = (text for kind, text in parts if kind == "USER")
+    (uid,) = re.findall(rf"useradd .*--uid (\d+) {user}", "\n".join(text for kind, text in parts if kind == "RUN"))
+    assert f"uid={uid},gid={uid}" in GUIDE
+    (home,) = (text.partition("=")[2] for kind, text in parts if kind == "ENV" and "SPDY_EDGE_HOME" in text)
+    assert Path(home).parent == Path("/home") / user  # where that user may write
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = re.findall(r"EXTRAS=([\w,]+)", header + GUIDE)
+    assert {name for names in asked for name in names.split(",")} <= extras.keys()

@@ -1,6 +1,7 @@
 """What the command says and exits with, above all when something is wrong."""
 
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pipeline.models.resnet import VARIANTS
+from pipeline.run_folder import RunFolder
 from tests.command import pipeline
 
 
@@ -154,6 +156,14 @@ def test_a_folder_of_another_configuration(tmp_path: Path) -> None:
     fails(tmp_path, 2, "speedup 2.0 → 3.0", "--out", args=(*probe, "--speedup", 3))
     assert pipeline("probe", "out", "--json", cwd=tmp_path).returncode == 0
     fails(tmp_path, 2, "already holds a run", args=("run", "--out", "out", "--no-resume"))
+
+
+def test_two_jobs_on_one_run_folder(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "out").lock():
+        fails(
+            tmp_path, 2, f"process {os.getpid()}", "--out", args=("probe", "--runtime", "onnxruntime", "--out", "out")
+        )
+    assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_a_configuration_file_with_a_typo(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,10 +15,12 @@ from safetensors.numpy import load_file
 from calibration.datasets import load_splits
 from pipeline import load_bundle
 from pipeline.bundle import check_bundle
+from pipeline.cli import STAGES
 from pipeline.run_folder import file_digest, read_json
 from targets import environments
 from targets.errors import ArtifactError
 from tests.command import pipeline, start
+from tests.tracking.runs import check_everything_arrived_once, run_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -52,8 +55,8 @@ def kill_when(folder: Path, stage: str, seconds: float, signal_number: int) -> i
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A run that was killed and interrupted at several stages before it was left to finish."""
+def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> tuple[Path, dict[str, Any]]:
+    """A run that was killed and interrupted at several stages before it was left to finish, followed on a server."""
     folder = tmp_path_factory.mktemp("run")
     log = folder / "out" / "measurements.jsonl"
     assert kill_when(folder, "profile", 6.0, signal.SIGKILL) == -signal.SIGKILL
@@ -64,7 +67,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         assert line_count(log) >= measured
         measured = line_count(log)
     assert kill_when(folder, "certify", 2.0, signal.SIGINT) == 130
-    result = pipeline(*QUICK, "--no-compare", "--json", cwd=folder)
+    result = pipeline(*QUICK, "--no-compare", "--json", "--track", f"mlflow:{mlflow_uri}", cwd=folder)
     assert log.read_text().startswith(first)  # what was measured before the first kill was not measured again
     assert result.returncode in (0, 3, 6), result.stderr
     return folder / "out", json.loads(result.stdout)
@@ -120,6 +123,20 @@ def test_the_bundle_loads_in_one_line_and_says_what_it_said_when_it_was_made(
         scores = model.classify(model(data.inputs(np.arange(len(data)))))
     hits = [row[0].name == data.classes[label] for row, label in zip(scores, data.labels, strict=True)]
     assert np.mean(hits) == pytest.approx(finished[1]["accuracy"]["compressed"], abs=0.005)
+
+
+def test_the_server_has_the_whole_run_and_its_bundle(
+    finished: tuple[Path, dict[str, Any]], mlflow_uri: str, tmp_path: Path
+) -> None:
+    folder, answer = finished
+    client, run = run_of(mlflow_uri, folder)
+    check_everything_arrived_once(mlflow_uri, folder, answer["status"], answer["exit_code"])
+    assert {f"stage_seconds/{stage}" for stage in STAGES} <= run.data.metrics.keys()
+    assert run.data.params["speedup"] == "2.5"
+    assert run.data.metrics["certificate/measured_speedup"] == pytest.approx(answer["measured_speedup"])
+    trace = read_json(folder / "plan.json")["search"]["trace"]
+    assert len(client.get_metric_history(run.info.run_id, "search/incumbent_loss")) == len(trace)
+    assert check_bundle(Path(client.download_artifacts(run.info.run_id, "bundle", str(tmp_path))))
 
 
 def test_a_finished_run_is_signed_once_a_key_is_named(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -190,8 +207,14 @@ def test_the_unreachable_is_refused_with_the_reachable(finished: tuple[Path, dic
     assert (folder / "far" / "report.html").exists()
 
 
-def test_a_stage_alone_on_the_folder(finished: tuple[Path, dict[str, Any]]) -> None:
+def test_the_same_measurements_data_and_seed_give_the_same_plan(
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Searched afresh, from its file: only what the host measured is taken over, no loss and no plan."""
     folder = finished[0]
-    result = pipeline("search", folder, "--json", cwd=folder)
-    assert result.returncode == 0
+    shutil.copytree(folder, tmp_path / "again", ignore=shutil.ignore_patterns("bundle*", "evaluations.jsonl", "plan*"))
+    result = pipeline("search", "again", "--config", folder / "run.toml", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["stage"] == "search"
+    assert (tmp_path / "again" / "evaluations.jsonl").exists()
+    assert read_json(tmp_path / "again" / "plan.json")["units"] == read_json(folder / "plan.json")["units"]

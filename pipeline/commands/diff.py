@@ -41,7 +41,6 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 
 def _tell(changes: "Changes") -> None:
     from pipeline.release_changes import level_text
-    from reports.formatting import points
 
     reporter = Reporter()
     figures = Table("figure", *map(escape, (changes.before.name, changes.after.name)), "change", "verdict")
@@ -52,9 +51,9 @@ def _tell(changes: "Changes") -> None:
     if changes.units is None:
         reporter.say("plans: not compared, a certificate alone has none")
     elif changes.units:
-        units = Table("unit", "before", "after", "points")
+        units = Table("unit", "before", "after", "change")
         for unit in changes.units:
-            units.add_row(escape(unit.name), level_text(unit.before), level_text(unit.after), points(unit.by))
+            units.add_row(escape(unit.name), level_text(unit.before), level_text(unit.after), unit.by_text)
         reporter.table(units)
     else:
         reporter.say("plans: the same")

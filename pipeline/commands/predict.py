@@ -15,17 +15,18 @@ from pipeline.console import Reporter
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.serving.classification import ClassScore
     from pipeline.serving.model import BundleModel
 
 ARRAYS = (".npy", ".npz")
 SHOWN = 20
+Prediction = dict[str, Any]
+"""``class`` and ``probability``, and of an object its ``box``."""
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("source", metavar="IMAGE|NPZ", type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="classes of every sample")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="classes or objects of a sample")
 @click.option("--runtime", help="another runtime than the one that was certified")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
 def predict(bundle: Path, source: Path, top: int, runtime: str | None, as_json: bool) -> None:
@@ -35,8 +36,8 @@ def predict(bundle: Path, source: Path, top: int, runtime: str | None, as_json: 
     pipeline predict runs/demo/bundle photo.png
     pipeline predict runs/demo/bundle samples.npz --json
 
-    An image is preprocessed as for training. An .npz or .npy file holds preprocessed inputs [n, …]; of several arrays
-    the one called inputs is taken.
+    An image is preprocessed as for training; a detector's objects come with their boxes in the image's pixels. An .npz
+    or .npy file holds preprocessed inputs [n, …]; of several arrays the one called inputs is taken.
     """
     from pipeline import load_bundle
 
@@ -47,17 +48,23 @@ def predict(bundle: Path, source: Path, top: int, runtime: str | None, as_json: 
     for warning in caught:
         reporter.warn(str(warning.message))
     with model:
-        scores = [row[:top] for row in _scores(model, source)]
+        samples = [row[:top] for row in _predictions(model, source)]
         if as_json:
-            click.echo(json.dumps(_answer(model, scores)))
+            click.echo(json.dumps(_answer(model, samples)))
         else:
-            reporter.table(_table(scores))
+            reporter.table(_table(samples))
 
 
-def _scores(model: "BundleModel", source: Path) -> "list[list[ClassScore]]":
-    if source.suffix.lower() in ARRAYS:
-        return model.classify(model(read_array(source)))
-    return [model.predict(source)]
+def _predictions(model: "BundleModel", source: Path) -> list[list[Prediction]]:
+    """Of every sample what it is, or what is on it, the most probable first."""
+    from pipeline.serving.record import OBJECT_DETECTION
+
+    is_array = source.suffix.lower() in ARRAYS
+    if model.record.task == OBJECT_DETECTION:
+        found = model.objects(model(read_array(source))) if is_array else [model.detect(source)]
+        return [[{"class": o.name, "probability": o.confidence, "box": o.box} for o in row] for row in found]
+    scores = model.classify(model(read_array(source))) if is_array else [model.predict(source)]
+    return [[{"class": score.name, "probability": score.probability} for score in row] for row in scores]
 
 
 def read_array(path: Path) -> "NDArray[Any]":
@@ -82,8 +89,7 @@ def read_array(path: Path) -> "NDArray[Any]":
         raise DataError(f"{path} cannot be read as numpy arrays: {error}.") from None
 
 
-def _answer(model: "BundleModel", scores: "list[list[ClassScore]]") -> dict[str, Any]:
-    samples = [[{"class": score.name, "probability": score.probability} for score in row] for row in scores]
+def _answer(model: "BundleModel", samples: list[list[Prediction]]) -> dict[str, Any]:
     record = model.record
     return {
         "status": "done",
@@ -95,16 +101,18 @@ def _answer(model: "BundleModel", scores: "list[list[ClassScore]]") -> dict[str,
     }
 
 
-def _table(scores: "list[list[ClassScore]]") -> Table:
-    """All classes asked for of one sample; of several, one line each."""
-    if len(scores) == 1:
-        table = Table("class", "probability")
-        for score in scores[0]:
-            table.add_row(score.name, f"{score.probability:.2%}")
+def _table(samples: list[list[Prediction]]) -> Table:
+    """Everything asked for of one sample; of several, one line each."""
+    if len(samples) == 1:
+        has_boxes = any("box" in prediction for prediction in samples[0])
+        table = Table("class", "probability", *(["left, top, right, bottom"] if has_boxes else []))
+        for prediction in samples[0]:
+            box = [", ".join(f"{edge:.0f}" for edge in prediction["box"])] if has_boxes else []
+            table.add_row(prediction["class"], f"{prediction['probability']:.2%}", *box)
         return table
     table = Table("sample", "classes")
-    for number, row in enumerate(scores[:SHOWN]):
-        table.add_row(str(number), ", ".join(f"{score.name} {score.probability:.1%}" for score in row))
-    if len(scores) > SHOWN:
-        table.add_row("…", f"{len(scores) - SHOWN} more: see --json")
+    for number, row in enumerate(samples[:SHOWN]):
+        table.add_row(str(number), ", ".join(f"{one['class']} {one['probability']:.1%}" for one in row))
+    if len(samples) > SHOWN:
+        table.add_row("…", f"{len(samples) - SHOWN} more: see --json")
     return table

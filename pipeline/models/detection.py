@@ -15,12 +15,11 @@ from pipeline.models.average_precision import AveragePrecision, Truth, average_p
 from pipeline.models.base import Feeds, Predict, Recipe, Score, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights, usable
 from pipeline.models.detection_loss import DetectionLoss
-from pipeline.models.nms import Detections, find_detections
+from pipeline.models.nms import BOX_VALUES, Detections, find_detections
 from pipeline.models.pickled_modules import holds_objects, read_module
 from pipeline.models.tracing import trace_units
 from pipeline.models.yolov5 import (
     ANCHORS,
-    BOX_VALUES,
     C3,
     FIRST,
     PREDICTING,

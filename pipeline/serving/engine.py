@@ -1,4 +1,4 @@
-"""What runs a bundle's network: in this process where it can be, else in one of the runtime's own."""
+"""What runs a bundle's network: in this process where it can be, else in one of its own."""
 
 import sys
 import warnings
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from pipeline.serving.deepsparse_library import DeepSparseEngine
 from pipeline.serving.record import ServingRecord
 from pipeline.serving.remote import RemoteEngine
 from targets.errors import ConfigError, RuntimeMissingError
@@ -93,16 +94,26 @@ def choose_threads(record: ServingRecord, asked: int | None) -> int:
     return min(record.threads, available)
 
 
-def open_engine(bundle: Path, record: ServingRecord, info: RuntimeInfo, threads: int) -> Engine:
+def open_engine(
+    bundle: Path, record: ServingRecord, info: RuntimeInfo, threads: int, own_process: bool = False
+) -> Engine:
     """Compile a bundle's network for its batch size.
+
+    Args:
+        own_process: run it in a process of its own even where this one could.
 
     Raises:
         RuntimeMissingError: the runtime cannot run it.
     """
     model = bundle / MODEL_FILES.get(info.name, "model.onnx")
-    if info.interpreter != Path(sys.executable):
-        return RemoteEngine(info, model, record, threads)
+    engine = None if own_process else _open_here(model, record, info, threads)
+    return engine or RemoteEngine(info, model, record, threads)
+
+
+def _open_here(model: Path, record: ServingRecord, info: RuntimeInfo, threads: int) -> Engine | None:
     try:
+        if info.interpreter != Path(sys.executable):
+            return DeepSparseEngine.open(info, model, record, threads)
         return LocalEngine(RUNTIMES[info.name].compile(str(model), threads, record.batch_size, record.precision))
     except Exception as error:  # every runtime has errors of its own
         raise RuntimeMissingError(f"{info.name} cannot run {model}: {error}") from error

@@ -7,12 +7,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageOps
 
 from pipeline.bundle import check_bundle
 from pipeline.run_folder import read_json
 from pipeline.serving.classification import ClassScore, Picture, open_picture, rank
+from pipeline.serving.detection import CONFIDENCE, FoundObject, found_objects
 from pipeline.serving.engine import Engine, choose_runtime, choose_threads, open_engine
-from pipeline.serving.record import IMAGE_CLASSIFICATION, ServingRecord, TensorSpec
+from pipeline.serving.record import IMAGE_CLASSIFICATION, OBJECT_DETECTION, ServingRecord, TensorSpec
 from targets.errors import ConfigError
 
 
@@ -79,6 +81,37 @@ class BundleModel:
         """
         return self.classify(self(self.preprocess(picture)[None]))[0]
 
+    def detect(self, picture: Picture, confidence: float = CONFIDENCE) -> list[FoundObject]:
+        """Every object that is found in one image, the most confident first.
+
+        Args:
+            picture: as for `predict`; it is turned as its camera says.
+            confidence: objects below are left out.
+
+        Raises:
+            InputError: the network is no detector.
+            DataError: it is no readable image.
+        """
+        image = ImageOps.exif_transpose(open_picture(picture))
+        return self.objects(self(self.preprocess(image)[None]), image.size, confidence)[0]
+
+    def objects(
+        self, outputs: NDArray[Any], size: tuple[int, int] | None = None, confidence: float = CONFIDENCE
+    ) -> list[list[FoundObject]]:
+        """Every object in every sample, the most confident first.
+
+        Args:
+            size: width and height in pixels of the pictures, whose boxes are wanted; None for boxes in the inputs.
+            confidence: objects below are left out.
+
+        Raises:
+            InputError: the network is no detector.
+        """
+        if self.record.task != OBJECT_DETECTION:
+            raise InputError(f"{self.record.model} is no detector but does {self.record.task}.")
+        side = self.record.inputs[0].shape[-1]
+        return [found_objects(row, self.record.classes, size or (side, side), side, confidence) for row in outputs]
+
     def preprocess(self, picture: Picture) -> NDArray[np.float32]:
         """One image as the network takes it, [channels, height, width].
 
@@ -97,7 +130,7 @@ class BundleModel:
             InputError: the network is no classifier.
         """
         if self.record.task != IMAGE_CLASSIFICATION:
-            raise InputError(f"{self.record.model} is no classifier but does {self.record.task}: it gives arrays.")
+            raise InputError(f"{self.record.model} is no classifier but does {self.record.task}.")
         return rank(outputs, self.record.classes)
 
     def _run(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -149,10 +182,10 @@ def _batches(arrays: Sequence[NDArray[Any]], size: int) -> Iterator[list[NDArray
         yield [np.ascontiguousarray(array[rows]) for array in arrays]
 
 
-def open_bundle(path: Path, runtime: str | None, threads: int | None) -> BundleModel:
+def open_bundle(path: Path, runtime: str | None, threads: int | None, own_process: bool) -> BundleModel:
     """What `pipeline.load_bundle` does, which see."""
     check_bundle(path)
     record = ServingRecord.load(path)
     info = choose_runtime(record, runtime)
-    engine = open_engine(path, record, info, choose_threads(record, threads))
+    engine = open_engine(path, record, info, choose_threads(record, threads), own_process)
     return BundleModel(record, read_json(path / "certificate.json"), engine, info.name)

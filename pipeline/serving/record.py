@@ -10,7 +10,7 @@ from targets.errors import ArtifactError
 
 SCHEMA = 1
 NAME = "serving.json"
-IMAGE_CLASSIFICATION = "image-classification"
+IMAGE_CLASSIFICATION, OBJECT_DETECTION = "image-classification", "object-detection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class ServingRecord:
 
     Args:
         model: its name, such as ``resnet:20``.
-        task: what it does, in Hugging Face's words: ``image-classification`` gives [n, classes] logits.
+        task: what it does, in Hugging Face's words: ``image-classification`` gives [n, classes] logits,
+            ``object-detection`` [n, anchors, 5 + classes] boxes as YOLOv5 has them.
         inputs: what it is fed, in the model file's order.
         runtime: that it was certified on, with this precision, these threads and this batch size.
         preprocessing: how an image file becomes an input; None where inputs are no images.

@@ -1,5 +1,6 @@
 """Sign, verify, publish and fetch as a release job runs them."""
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,5 +58,9 @@ def test_publish_and_fetch(tmp_path: Path) -> None:
         assert contents(tmp_path / "back") == contents(bundle)
         assert answer("fetch", second, cwd=tmp_path, environment=login)["certificate_status"] == "missed"
         assert contents(tmp_path / "cars-v2") == contents(missed)
+    # Neither side keeps the password: what was published, fetched and logged holds nothing of it.
+    encoded = base64.b64encode(f"{USER}:{PASSWORD}".encode())
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(PASSWORD.encode() in content or encoded in content for content in written)
     answer("fetch", place, "--out", "again", cwd=tmp_path, code=7, environment=login)
     assert not (tmp_path / "again").exists()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import resolve
+from pipeline.config import resolve, to_toml
 from targets.errors import ConfigError
 
 
@@ -68,6 +68,16 @@ def test_following_a_run_elsewhere_makes_it_no_other_run() -> None:
     stored = resolve({"speedup": 2.5}, None, None).model_dump(mode="json")
     config = resolve({"track": "mlflow:http://127.0.0.1:5000"}, None, stored)
     assert resolve({}, None, config.model_dump(mode="json")) == config
+
+
+def test_the_file_of_a_run_asks_for_the_same_again_and_not_for_its_server(tmp_path: Path) -> None:
+    given = {"speedup": 2.5, "weights": Path('a "quoted" é.pt'), "seed": 7, "max_drop": 0.5, "compare": False}
+    config = resolve({**given, "track": "mlflow:http://127.0.0.1:5000"}, None, None)
+    path = tmp_path / "run.toml"
+    path.write_text(to_toml(config))
+    assert resolve({}, path, None) == resolve(given, None, None)
+    assert resolve({}, path, config.model_dump(mode="json")) == config
+    assert "5000" not in path.read_text()
 
 
 @pytest.mark.parametrize(

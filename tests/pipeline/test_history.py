@@ -55,6 +55,7 @@ def test_the_command_flags_draws_and_leaves_out_unfinished_runs(tmp_path: Path) 
     assert "1 regression shown" in page
     assert "<strong>Regression.</strong> speedup 3.02x (3.00–3.04) → 2.60x (2.50–2.70), from a to b" in page  # noqa: RUF001
     assert "&lt;i&gt;conv" in page
+    assert "not measured" not in page  # of units that only one of the releases has
     assert "<i>" not in page
 
 

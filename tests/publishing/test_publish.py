@@ -73,7 +73,7 @@ def test_annotations_say_what_was_certified_and_no_path(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, "missed")
     annotations = annotations_of(admit(bundle, make_key(tmp_path / "release.key"), "canary"))
     assert annotations["spdy-edge.speedup_interval"] == "3.003 to 3.049"
-    assert annotations["spdy-edge.host"] == "Intel Xeon 8488C"
+    assert annotations["spdy-edge.host"] == "Intel Xeon Platinum 8488C"
     assert annotations["spdy-edge.forced"].startswith("canary (against: The bundle is not signed, and release.key.pub")
     assert str(tmp_path) not in json.dumps(annotations)
     assert all(isinstance(value, str) for value in annotations.values())

@@ -15,7 +15,8 @@ from pipeline.bundle import write_bundle
 from pipeline.publishing.to_mlflow import publish_to_mlflow
 from pipeline.run_folder import write_json
 from targets.errors import ConfigError, RuntimeMissingError
-from tests.reports.run_folder import realistic_files
+from tests.certificates import certificate
+from tests.publishing.registries import serve
 from tests.targets.test_runtimes import BATCH, make_weights, write_model
 from tests.tracking.mlflow_process import free_port
 
@@ -44,18 +45,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = np.random.default_rng(0).normal(size=(BATCH, 3, 16, 16)).astype(np.float32)
     outputs = session.run(None, {session.get_inputs()[0].name: inputs})[0]
     save_file({"x": inputs, "y": outputs}, folder / "golden.safetensors")
-    write_json(folder / "certificate.json", certificate())
+    write_json(folder / "certificate.json", certificate(compressed={"runtime": "onnxruntime"}))
     write_json(folder / "serving.json", SERVING)
     names = ("model.onnx", "golden.safetensors", "certificate.json", "serving.json")
     write_bundle(folder / "bundle", {name: folder / name for name in names}, {"status": "certified"})
     return folder / "bundle"
-
-
-def certificate() -> dict[str, Any]:
-    found = realistic_files()["certificate"]
-    found["compressed"]["runtime"] = "onnxruntime"
-    found["accuracy"]["difference"] = -0.0184
-    return found
 
 
 def version_of(uri: str, published: str) -> Any:
@@ -114,4 +108,14 @@ def test_a_server_that_is_down(bundle: Path) -> None:
 def test_credentials_in_the_uri(bundle: Path) -> None:
     with pytest.raises(ConfigError, match="MLFLOW_TRACKING_USERNAME") as refused:
         publish_to_mlflow(bundle, "digits", "http://me:hunter2@127.0.0.1:1", None)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_server_that_refuses_the_credentials(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "someone")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
+    with serve(lambda request: (401, {}, b"no")) as server:
+        with pytest.raises(ConfigError, match="refuses the credentials") as refused:
+            publish_to_mlflow(bundle, "digits", f"http://{server.host}", None)
+        assert server.requests
     assert "hunter2" not in str(refused.value)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.certificates import certificate
+
 Files = dict[str, dict[str, Any]]
 
 STAGES = {16: 1.25, 32: 0.85, 64: 0.5}
@@ -55,67 +57,6 @@ def _samples(rng: np.random.Generator) -> dict[str, Any]:
         "processes": [
             {"baseline_s": times(20.3, d), "compressed_s": times(6.72, d), "null_s": times(20.31, d)} for d in drifts
         ]
-    }
-
-
-def _deployment(p50_s: float, peak_rss_bytes: float) -> dict[str, Any]:
-    percentiles = {"p50_s": p50_s, "p90_s": 1.04 * p50_s, "p99_s": 1.2 * p50_s}
-    started = {"first_inference_s": 1.9 * p50_s, "compile_s": 0.412}
-    return {**percentiles, **started, "peak_rss_bytes": peak_rss_bytes, "samples": 431}
-
-
-def _certificate(rng: np.random.Generator) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "status": "certified",
-        "requested_speedup": 3.0,
-        "predicted_speedup": 3.06,
-        "measured_speedup": 3.024,
-        "ci_low": 3.003,
-        "ci_high": 3.049,
-        "confidence": 0.95,
-        "noise_floor": 0.004,
-        "baseline": {"runtime": "deepsparse", "precision": "fp32", "latency_s": 0.02055},
-        "compressed": {"latency_s": 0.006796, "sparsity": 0.759},
-        "best_dense": {"runtime": "openvino", "precision": "int8", "latency_s": 0.0073},
-        "dense_times": [
-            {"runtime": "openvino", "precision": "int8", "latency_s": 0.0073},
-            {"runtime": "openvino", "precision": "fp32", "latency_s": 0.0111},
-            {"runtime": "deepsparse", "precision": "fp32", "latency_s": 0.0206},
-        ],
-        "speedup_over_best_dense": 1.074,
-        "accuracy": {
-            "metric": "top-1 accuracy",
-            "dense": 0.8796,
-            "compressed": 0.8612,
-            "ci_low": -0.0241,
-            "ci_high": -0.0127,
-            "n": 5000,
-        },
-        "host": {
-            "vendor": "intel",
-            "model": "Intel Xeon Platinum 8488C",
-            "uarch": "sapphirerapids",
-            "isa": ["avx2", "avx512f", "avx512_vnni"],
-            "usable_cores": 2,
-            "caches": {"L1d": 49152, "L2": 2097152, "L3": 110100480},
-            "memory_bytes": 16_000_000_000,
-            "os": "Linux",
-            "governor": None,
-            "versions": {"torch": "2.13.0"},
-        },
-        "target": {"name": "intel", "vendor": "intel", "runtime": "deepsparse", "threads": 2, "batch_size": 64},
-        "proxy": False,
-        "licence_note": "DeepSparse Community: evaluation in development and test, not production.",
-        "versions": {"deepsparse": "1.8.0", "torch": "2.13.0"},
-        "supported_fraction": 0.964,
-        "disturbed_fraction": 0.031,
-        "is_disturbed": False,
-        "deployment": {"dense": _deployment(0.0207, 151e6), "compressed": _deployment(0.0069, 118e6)},
-        "disturbances": [],
-        "hidden_costs": {"reorders": "layouts and types are converted for 4.1% of the time: Reorder 4.1%"},
-        "samples": _samples(rng),
-        "file_bytes": {"dense_onnx": 1_092_000, "compressed_onnx": 1_092_000, "compressed_sparse": 268_000},
     }
 
 
@@ -197,7 +138,7 @@ def realistic_files() -> Files:
     rng = np.random.default_rng(0)
     units = _units()
     return {
-        "certificate": _certificate(rng),
+        "certificate": certificate(created=None, samples=_samples(rng)),
         "plan": {
             "schema": 1,
             "allocator": "spdy",

@@ -30,6 +30,11 @@ def make_bundle(folder: Path, **changes: Any) -> Path:
     """A bundle in ``folder``/bundle whose serving record has some fields changed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder / "model.onnx", make_weights(), BATCH)
+    return write_bundle_around(folder, **changes)
+
+
+def write_bundle_around(folder: Path, **changes: Any) -> Path:
+    """A bundle in ``folder``/bundle with the network of ``folder``/model.onnx."""
     export_openvino_ir(folder / "model.onnx", folder / "openvino" / "model.xml")
     write_json(folder / "serving.json", replace(RECORD, **changes).to_json())
     write_json(folder / "certificate.json", {"schema": 1, "status": "certified", "measured_speedup": 2.0})

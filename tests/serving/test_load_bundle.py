@@ -21,17 +21,18 @@ from targets.host import available_cores
 from tests.serving.bundles import CLASSES, RECORD, make_bundle
 from tests.targets.test_runtimes import make_weights, reference
 
-RUNTIMES = [
-    "onnxruntime",
-    "openvino",
-    pytest.param(
-        "deepsparse",
-        marks=[
-            pytest.mark.deepsparse,
-            pytest.mark.skipif(environments.installed("deepsparse") is None, reason="DeepSparse is not installed"),
-        ],
-    ),
+NEEDS_DEEPSPARSE = [
+    pytest.mark.deepsparse,
+    pytest.mark.skipif(environments.installed("deepsparse") is None, reason="DeepSparse is not installed"),
 ]
+RUNTIMES = [
+    ("onnxruntime", False),
+    ("openvino", False),
+    ("openvino", True),
+    pytest.param(("deepsparse", False), marks=NEEDS_DEEPSPARSE),
+    pytest.param(("deepsparse", True), marks=NEEDS_DEEPSPARSE),
+]
+"""Runtimes, in this process and in one of their own."""
 
 
 def samples(count: int, seed: int = 0) -> np.ndarray:
@@ -40,8 +41,9 @@ def samples(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=RUNTIMES)
 def model(request: pytest.FixtureRequest, bundle: Path) -> Iterator[BundleModel]:
-    with load_bundle(bundle, runtime=request.param) as opened:
-        assert opened.runtime == request.param
+    runtime, own_process = request.param
+    with load_bundle(bundle, runtime=runtime, own_process=own_process) as opened:
+        assert opened.runtime == runtime
         yield opened
 
 

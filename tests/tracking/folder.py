@@ -21,7 +21,6 @@ def finished_folder(folder: Path) -> Path:
         {"epoch": i, "loss": 0.5 / (i + 1), "accuracy": 0.8 + i / 100, "sparsity": i / 6} for i in range(6)
     ]
     files["training"]["accuracy"] = 0.87
-    files["certificate"]["compressed"]["runtime"] = "deepsparse"
     write_run_folder(folder, files)
     for name in ("report.html", "report.md", "report.json"):
         (folder / name).write_text(name)

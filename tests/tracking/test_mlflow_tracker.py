@@ -13,39 +13,17 @@ import pytest
 
 from pipeline.tracking.events import Fact
 from pipeline.tracking.following import follow_run
-from pipeline.tracking.mlflow_tracker import IDENTITY, open_tracker
+from pipeline.tracking.mlflow_tracker import open_tracker
 from pipeline.tracking.spool import EVENTS, SENT, Spool
 from targets.errors import ConfigError, SpeedupError
 from tests.command import pipeline
 from tests.tracking.folder import CONFIG, finished_folder, follow
 from tests.tracking.mlflow_process import free_port
+from tests.tracking.runs import check_everything_arrived_once, run_of
 
 pytest.importorskip("mlflow", reason="MLflow is not installed: pip install 'spdy-edge[mlflow]'")
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-def run_of(uri: str, folder: Path) -> tuple[Any, Any]:
-    """A client, and the only run of the folder's spool."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("spdy-edge").experiment_id
-    (found,) = client.search_runs([experiment], f"tags.`{IDENTITY}` = '{Spool(folder).id}'")
-    return client, found
-
-
-def check_everything_arrived_once(uri: str, folder: Path) -> None:
-    client, run = run_of(uri, folder)
-    events = Spool(folder).unsent("nobody has had anything")
-    for name in {event.fact.name for event in events if event.fact.kind == "metric"}:
-        told = sorted((e.fact.step, e.fact.value, e.time_ms) for e in events if e.fact[:2] == ("metric", name))
-        history = client.get_metric_history(run.info.run_id, name)
-        assert sorted((m.step, m.value, m.timestamp) for m in history) == told
-    assert (run.info.status, run.data.tags["status"], run.data.tags["exit_code"]) == ("FINISHED", "certified", "0")
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
-        *("bundle", "report.html", "report.md", "report.json")
-    }
 
 
 def track(uri: str, folder: Path) -> list[str]:
