@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.models.yolov5 import BOX_VALUES
+BOX_VALUES = 5
+"""A prediction begins with x, y, width, height and objectness; the classes follow."""
 
 CONFIDENCE = 0.001
 """Candidates below are left out: low, so that precision is judged at every recall."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.models.nms import BOX_VALUES
+
 STRIDES = (8, 16, 32)
 """Pixels between the cells of the three grids that boxes are predicted on."""
 
@@ -18,9 +20,6 @@ ANCHORS = (
     ((116, 90), (156, 198), (373, 326)),
 )
 """Width and height in pixels of the boxes that predictions start from, three for each grid; fitted to COCO."""
-
-BOX_VALUES = 5
-"""A prediction begins with x, y, width, height and objectness; the classes follow."""
 
 
 @dataclass(frozen=True, slots=True)

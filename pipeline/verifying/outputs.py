@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pipeline.certificate import accuracy_record
+from pipeline.accuracy import Score, accuracy_record
 from pipeline.checks import Check, check
 from pipeline.release import Accuracy
 from pipeline.serving.record import ServingRecord
@@ -74,19 +74,6 @@ def check_golden(bench: Bench, model: Candidate, golden: Golden | None, toleranc
     return check(name, difference <= tolerance, asked, text, ArtifactError.exit_code)  # NaN is no agreement
 
 
-@dataclass(frozen=True, slots=True)
-class SampleScore:
-    """Which samples [n] were classified rightly."""
-
-    per_sample: NDArray[np.float64]
-    metric: str = "top-1 accuracy"
-
-    @property
-    def value(self) -> float:
-        """The share of them."""
-        return float(self.per_sample.mean())
-
-
 def check_accuracy(
     bench: Bench, dense: Candidate | None, model: Candidate, sample: Path, certified: Accuracy
 ) -> tuple[Check, dict[str, Any]]:
@@ -119,8 +106,9 @@ def check_accuracy(
     return check("accuracy", passed, asked, found, AccuracyError.exit_code), record
 
 
-def _score(bench: Bench, model: Candidate, inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> SampleScore:
-    return SampleScore((bench.infer(model, {"input": inputs}).argmax(axis=1) == labels).astype(np.float64))
+def _score(bench: Bench, model: Candidate, inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:
+    hits = (bench.infer(model, {"input": inputs}).argmax(axis=1) == labels).astype(np.float64)
+    return Score("top-1 accuracy", float(hits.mean()), hits)
 
 
 def read_sample(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
