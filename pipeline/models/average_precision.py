@@ -161,17 +161,24 @@ def _resampled(comparisons: Sequence[_Comparisons], counts: NDArray[np.int64]) -
         objects = counts @ one.objects
         copies = counts[:, one.images]
         for right, wrong in zip(one.right, one.wrong, strict=True):
-            total += _precision(copies * right, copies * wrong, objects)
+            places = np.flatnonzero(right)
+            total += _precision(copies[:, places], (copies * wrong).cumsum(axis=1)[:, places], objects)
         known += len(one.right) * (objects > 0)
     return np.divide(total, known, out=np.zeros(len(counts)), where=known > 0)
 
 
 def _precision(right: NDArray[np.int64], wrong: NDArray[np.int64], objects: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Average precision [draws] of detections [draws, k] in falling order; 0 where there are no objects."""
+    """Average precision [draws]; 0 where there are no objects.
+
+    Args:
+        right: [draws, k] copies of the right detections, the most confident first.
+        wrong: [draws, k] copies of all wrong detections that are more confident than each of them.
+        objects: [draws] that there are.
+    """
     if not right.shape[1]:
         return np.zeros(len(right))
-    found, all_found = right.cumsum(axis=1), (right + wrong).cumsum(axis=1)
-    precision = found / np.maximum(all_found, 1)
+    found = right.cumsum(axis=1)
+    precision = found / np.maximum(found + wrong, 1)
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     reached = np.searchsorted(RECALLS, found / np.maximum(objects, 1)[:, None], side="right")
     reached[objects == 0] = 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ class TextReader:
         self._bare.no_truncation()
         self._bare.no_padding()
         self._names = tuple(names)
+        self._length = int((self._sequences.truncation or {}).get("max_length", 0))
 
     def tokens(self, texts: Sequence[Text]) -> dict[str, NDArray[np.int64]]:
         """The network's inputs [n, length] for n texts; longer ones are cut."""
@@ -79,7 +80,7 @@ class TextReader:
     def windows(self, question: str, context: str) -> tuple[dict[str, NDArray[np.int64]], Windows]:
         """The network's inputs [n, length] for the n windows of a context, and which characters their tokens are."""
         offsets = self._bare.encode(question, add_special_tokens=False).offsets
-        limit = longest_question(self._sequences.truncation["max_length"])
+        limit = longest_question(self._length)
         cut = question[: offsets[:limit][-1][1]].strip() if offsets else ""
         first = self._sequences.encode(cut, context)
         encoded = [first, *first.overflowing]
@@ -101,13 +102,13 @@ def read_answer(context: str, windows: Windows, logits: NDArray[np.float32]) -> 
     return Answer(context[span.first : span.end], span.first, span.end, span.score - span.unanswered)
 
 
-def are_texts(inputs: Any) -> bool:
+def are_texts(inputs: Any) -> TypeGuard[str | Sequence[Text]]:
     """Whether inputs are a text, or a list of texts or pairs of them."""
     if isinstance(inputs, list | tuple) and inputs:
         return all(isinstance(one, str) or is_pair(one) for one in inputs)
     return isinstance(inputs, str)
 
 
-def is_pair(sample: Any) -> bool:
+def is_pair(sample: Any) -> TypeGuard[tuple[str, str]]:
     """Whether it is a pair of strings."""
     return isinstance(sample, tuple) and len(sample) == 2 and all(isinstance(text, str) for text in sample)
