@@ -123,7 +123,12 @@ def solved(run: Run, table: LatencyTable) -> tuple[Choice, tuple[Round, ...]]:
     def measure(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
         return bench.solved(choice, masks(run, choice), neighbours(table, choice, NEIGHBOURS, rng))
 
-    found = run_loop(table, run.config.speedup, allocate, measure, on_round=lambda turn: print(f"  {turn}"[:110]))
+    def show(turn: Round) -> None:
+        print(
+            f"  round {turn.number + 1}: {turn.predicted_speedup:.2f}x predicted, {turn.measured_speedup:.2f}x measured"
+        )
+
+    found = run_loop(table, run.config.speedup, allocate, measure, on_round=show)
     return found.choice, found.rounds
 
 

@@ -33,7 +33,7 @@ class RandomNetwork:
     Args:
         model: the adapter's name.
         input_size: pixels or tokens.
-        write: puts weights and data into a folder; their paths.
+        write: puts weights and data into a folder, unless they are there; their paths.
     """
 
     model: str
@@ -48,36 +48,50 @@ class RandomNetwork:
 
 
 def _resnet50(folder: Path) -> tuple[Path, Path]:
+    weights, images = folder / "resnet50.safetensors", folder / "images"
+    if weights.exists():
+        return weights, images
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(VARIANTS["resnet:50"].build(CLASSES, 3).state_dict(), folder / "resnet50.safetensors")
+    write_images(images)
+    write_weights(VARIANTS["resnet:50"].build(CLASSES, 3).state_dict(), weights)
+    return weights, images
+
+
+def write_images(folder: Path) -> None:
+    """Noise of two classes."""
     rng = np.random.default_rng(0)
     for number in range(2 * IMAGES):
-        path = folder / "images" / ("train" if number < IMAGES else "test") / f"class{number % CLASSES}"
+        path = folder / ("train" if number < IMAGES else "test") / f"class{number % CLASSES}"
         path.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 256, (PIXELS, PIXELS, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path / f"{number}.png")
-    return folder / "resnet50.safetensors", folder / "images"
 
 
 def _yolov5s(folder: Path) -> tuple[Path, Path]:
-    torch.manual_seed(0)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(YoloV5(SIZES["yolov5:s"], 80).state_dict(), folder / "yolov5s.safetensors")
-    return folder / "yolov5s.safetensors", data_folder() / "coco"
+    weights = folder / "yolov5s.safetensors"
+    if not weights.exists():
+        torch.manual_seed(0)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(YoloV5(SIZES["yolov5:s"], 80).state_dict(), weights)
+    return weights, data_folder() / "coco"
 
 
 def _bert_base(folder: Path) -> tuple[Path, Path]:
     from transformers import BertConfig, BertForQuestionAnswering
+    from transformers.utils import logging
 
+    data = folder / "data" / "squad.json"
+    if data.exists():
+        return folder, data
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
+    logging.disable_progress_bar()
     BertForQuestionAnswering(BertConfig()).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         shutil.copy(weights_folder() / name, folder)
     content = json.loads((data_folder() / "squad" / "xquad.en.json").read_text())
     paragraphs = [part for article in content["data"] for part in article["paragraphs"]][:PARAGRAPHS]
-    data = folder / "data" / "squad.json"
     data.parent.mkdir(exist_ok=True)
     data.write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
     return folder, data
