@@ -171,7 +171,7 @@ def main() -> None:
     model = adapter.load(Path(data) / "resnet" / "resnet20_cifar10.safetensors", splits)
     sample = torch.from_numpy(splits.train.inputs(np.arange(1)))
     units = [unit for unit in adapter.units(model, sample) if unit.prunable]
-    inputs = torch.from_numpy(draw_calibration_set(splits, SAMPLES, seed=0).inputs(splits.train))
+    inputs = torch.from_numpy(draw_calibration_set(splits, SAMPLES, seed=0).samples(splits.train)[:])
     batches = torch.split(inputs, BATCH_SIZE)
     folder = Path(tempfile.mkdtemp(prefix="database-"))
     try:

@@ -2,16 +2,23 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from calibration.datasets import Split, Splits
 from calibration.errors import DataError
+
+USUAL_SIZE = 1024
+KEPT_BYTES = 2**29
+"""Samples that take no more are kept in memory: to decode them again would cost more time than they cost memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +35,22 @@ class CalibrationSet:
     seed: int
     sha256: str
 
-    def inputs(self, split: Split) -> NDArray[Any]:
-        """Inputs [n, *input_shape], as for evaluation.
+    def samples(self, split: Split, order: NDArray[np.int64] | None = None) -> "CalibrationSamples":
+        """The samples, decoded when they are asked for.
 
         Args:
             split: the training split that the set was drawn from.
+            order: positions in the set; None for its own order.
 
         Raises:
-            DataError: the split's samples are no longer those that were drawn, or hold NaN or infinity.
+            DataError: the split's samples are no longer those that were drawn.
         """
         if max(self.indices) >= len(split):
             raise DataError(f"The calibration set names sample {max(self.indices)} of {len(split)}: draw it again")
-        inputs: NDArray[Any] = split.inputs(np.asarray(self.indices, np.int64))
-        broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
-        if broken.any():
-            first = self.indices[int(np.argmax(broken))]
-            raise DataError(f"{int(broken.sum())} calibration samples hold NaN or infinity, the first is {first}")
         if _content(_digests(split, self.indices)) != self.sha256:
             raise DataError("The data has changed since the calibration set was drawn: draw it again")
-        return inputs
+        indices = np.asarray(self.indices, np.int64)
+        return CalibrationSamples(split, indices if order is None else indices[order])
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` reads."""
@@ -67,7 +71,64 @@ class CalibrationSet:
             raise DataError(f"This is not a calibration set of this version ({error}): draw it again") from error
 
 
-USUAL_SIZE = 1024
+class CalibrationSamples:
+    """Network inputs of a calibration set, as for evaluation; kept in memory only where they are small.
+
+    Args:
+        split: the training split.
+        indices: [n] into it.
+    """
+
+    def __init__(self, split: Split, indices: NDArray[np.int64]) -> None:
+        self._split, self._indices = split, indices
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._indices)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Inputs [k, *input_shape] of the samples at these positions.
+
+        Raises:
+            DataError: one holds NaN or infinity, or cannot be read.
+        """
+        return self._read(np.arange(len(self))[rows]) if self._kept is None else self._kept[rows]
+
+    def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> "CalibrationBatches":
+        """The samples in their order, or those at ``rows``, ``size`` at a time."""
+        return CalibrationBatches(self, np.arange(len(self)) if rows is None else rows, size)
+
+    @cached_property
+    def _kept(self) -> NDArray[Any] | None:
+        """All inputs [n, *input_shape] where they are small enough."""
+        is_small = len(self) * self._read(np.arange(1)).nbytes <= KEPT_BYTES
+        return self._read(np.arange(len(self))) if is_small else None
+
+    def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        inputs = self._split.inputs(self._indices[rows])
+        broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+        if broken.any():
+            first = self._indices[rows[int(np.argmax(broken))]]
+            raise DataError(f"{int(broken.sum())} calibration samples hold NaN or infinity, the first is {first}")
+        return inputs
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationBatches:
+    """Batches of samples as tensors; can be gone through again and again, and holds one at a time."""
+
+    samples: CalibrationSamples
+    rows: NDArray[np.int64]
+    size: int
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.rows) // self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Tensors [k, *input_shape]."""
+        for start in range(0, len(self.rows), self.size):
+            yield torch.from_numpy(self.samples[self.rows[start : start + self.size]])
 
 
 def draw_calibration_set(splits: Splits, size: int | None, seed: int) -> CalibrationSet:

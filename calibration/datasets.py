@@ -1,6 +1,7 @@
 """What the model sees: labelled data in two splits that never mix."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,11 +59,16 @@ class Split(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """A data set: what may be trained and calibrated on, and what only evaluation may see."""
+    """A data set: what may be trained and calibrated on, and what only evaluation may see.
+
+    Args:
+        bundled: files that make samples of what users have, such as a tokenizer, by name; they ship with the network.
+    """
 
     name: str
     train: Split
     test: Split
+    bundled: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_splits(data: Path | None, normalisation: Normalisation | None = None) -> Splits:

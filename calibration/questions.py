@@ -18,6 +18,8 @@ LONGEST_QUESTION = 64
 """Tokens; longer questions are cut (Devlin et al., 2019)."""
 SHORTEST_LENGTH = 32
 """Tokens of a sequence that has room for a question and a window."""
+SHARED = 3
+"""Neighbouring windows share one in so many of a sequence's tokens, as 128 of 384 (Devlin et al., 2019)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +119,13 @@ def read_squad(path: Path) -> list[Question]:
 
 
 def cut_windows(questions: Sequence[Question], encoder: TextEncoder) -> Windows:
-    """All windows of all questions; neighbouring ones share a third of a sequence, as 128 of 384 tokens.
+    """All windows of all questions; neighbouring ones share a third of a sequence.
 
     Args:
         questions: longer ones than half a sequence, or than `LONGEST_QUESTION`, are cut.
         encoder: makes the sequences.
     """
-    length, limit = encoder.length, min(LONGEST_QUESTION, encoder.length // 2)
+    length, limit = encoder.length, longest_question(encoder.length)
     tokens = [np.empty((0, len(encoder.names), length), np.int32)]
     characters, question = [np.empty((0, length, 2), np.int32)], [np.empty(0, np.int64)]
     for start in range(0, len(questions), CHUNK):
@@ -134,7 +136,7 @@ def cut_windows(questions: Sequence[Question], encoder: TextEncoder) -> Windows:
             padding="max_length",
             truncation="only_second",
             max_length=length,
-            stride=length // 3,
+            stride=length // SHARED,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_token_type_ids=True,
@@ -145,6 +147,11 @@ def cut_windows(questions: Sequence[Question], encoder: TextEncoder) -> Windows:
         characters.append(np.where(inside[..., None], np.asarray(encoded["offset_mapping"], np.int32), np.int32(-1)))
         question.append(start + np.asarray(encoded["overflow_to_sample_mapping"], np.int64))
     return Windows(np.concatenate(tokens), np.concatenate(characters), np.concatenate(question))
+
+
+def longest_question(length: int) -> int:
+    """Tokens that a question keeps in sequences of ``length`` tokens."""
+    return min(LONGEST_QUESTION, length // 2)
 
 
 def _questions(content: Mapping[str, Any]) -> Iterator[Question]:

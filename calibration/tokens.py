@@ -14,6 +14,8 @@ Tokens = NDArray[np.int32]
 
 CHUNK = 1000
 """Texts that are encoded at a time."""
+TOKENIZER = "tokenizer.json"
+"""Name of the file that `TextEncoder.to_json` is kept in."""
 
 
 class TextEncoder:
@@ -49,3 +51,22 @@ class TextEncoder:
     def stacked(self, encoded: Any) -> Tokens:
         """[n, k, length] of what the tokenizer returned for n texts."""
         return np.stack([np.asarray(encoded[name], np.int32) for name in self.names], axis=1)
+
+    def to_json(self, stride: int | None = None) -> str:
+        """The tokenizer as a file of the package `tokenizers`, which alone makes the same sequences of texts.
+
+        Args:
+            stride: tokens that windows of a long second text share; None cuts texts that are too long.
+        """
+        from tokenizers import Tokenizer
+
+        own = Tokenizer.from_str(self.tokenizer.backend_tokenizer.to_str())
+        windows = {"stride": stride, "strategy": "only_second"} if stride is not None else {}
+        own.enable_truncation(self.length, **windows)
+        own.enable_padding(
+            length=self.length,
+            pad_id=self.tokenizer.pad_token_id,
+            pad_token=self.tokenizer.pad_token,
+            pad_type_id=self.tokenizer.pad_token_type_id,
+        )
+        return str(own.to_str())

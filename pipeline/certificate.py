@@ -1,14 +1,12 @@
 """The certificate: what was measured, how sure it is, and everything needed to measure it again."""
 
 import time
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.run_folder import write_json
 from profilers.measure import Bench, Candidate, Effort, Measurement
@@ -229,40 +227,6 @@ def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Pat
                     seconds.setdefault((info.name, precision), []).append(result.latency_s)
     times = [DenseTime(*key, float(np.median(values))) for key, values in seconds.items()]
     return sorted(times, key=lambda time: time.latency_s)
-
-
-class Scored(typing.Protocol):
-    """A metric on every sample, and its mean."""
-
-    @property
-    def metric(self) -> str:
-        """Its name."""
-
-    @property
-    def value(self) -> float:
-        """The mean over the samples."""
-
-    @property
-    def per_sample(self) -> NDArray[np.float64]:
-        """[n] values."""
-
-
-def accuracy_record(dense: Scored, compressed: Scored, *, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:
-    """Both scores, with a paired bootstrap interval of their difference over the samples."""
-    difference = compressed.per_sample - dense.per_sample
-    rng = np.random.default_rng(seed)
-    means = np.array([rng.choice(difference, len(difference)).mean() for _ in range(2000)])
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return {
-        "metric": dense.metric,
-        "dense": dense.value,
-        "compressed": compressed.value,
-        "difference": compressed.value - dense.value,
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "confidence": confidence,
-        "n": len(difference),
-    }
 
 
 @dataclass(frozen=True, slots=True)

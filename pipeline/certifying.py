@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from pipeline.accuracy import Score, accuracy_record
 from pipeline.certificate import (
     Certificate,
     ProcessSamples,
     Protocol,
     SpeedupEvidence,
-    accuracy_record,
     measure_best_dense,
     measure_speedup,
     verdict,
@@ -24,7 +24,7 @@ from pipeline.context import Run
 from pipeline.export import unit_initialisers
 from pipeline.hidden_costs import hidden_costs
 from pipeline.measuring import PlanBench
-from pipeline.models.base import Predict, Score
+from pipeline.models.base import Predict
 from pipeline.plan import load_plan
 from profilers.deployment import DeploymentFacts, measure_deployment
 from profilers.disturbances import name_disturbances

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from calibration.calibration_set import CalibrationSet, draw_calibration_set
+from calibration.calibration_set import CalibrationSamples, CalibrationSet, draw_calibration_set
 from calibration.datasets import Splits
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
@@ -120,10 +120,15 @@ class Run:
         return draw_calibration_set(self.splits, self.config.calibration_samples, self.config.seed)
 
     @cached_property
-    def calibration_inputs(self) -> NDArray[Any]:
-        """[n, …] inputs of the calibration set, shuffled: data sets come class by class, batches must not."""
+    def calibration_samples(self) -> CalibrationSamples:
+        """Inputs of the calibration set, shuffled: data sets come class by class, batches must not."""
         order = np.random.default_rng(self.config.seed).permutation(len(self.calibration.indices))
-        return self.calibration.inputs(self.splits.train)[order]
+        return self.calibration.samples(self.splits.train, order)
+
+    @property
+    def calibration_inputs(self) -> NDArray[Any]:
+        """[n, …] all of them in memory: what takes them batch by batch should ask for `calibration_samples`."""
+        return self.calibration_samples[:]
 
     @cached_property
     def model_key(self) -> str:
@@ -145,8 +150,8 @@ class Run:
     @cached_property
     def example(self) -> Feeds:
         """One batch of calibration samples as the deployed network takes them."""
-        rows = np.arange(self.target.batch_size) % len(self.calibration_inputs)
-        return self.adapter.feeds(self.calibration_inputs[rows])
+        rows = np.arange(self.target.batch_size) % len(self.calibration_samples)
+        return self.adapter.feeds(self.calibration_samples[rows])
 
     def predict(self, network: nn.Module) -> Predict:
         """A network in its deployed form, in torch."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -42,7 +41,7 @@ def corrected_network(
     network = run.copy_of_dense()
     Stitcher(network, Database(run.folder.file("database"))).apply(plan)
     recipe = run.adapter.recipe
-    reestimate_batch_norm(network, torch.split(torch.from_numpy(run.calibration_inputs), recipe.training_batch))
+    reestimate_batch_norm(network, run.calibration_samples.batches(recipe.training_batch))
     record: dict[str, Any] = {"batch_norm": "re-estimated on the calibration set", "history": []}
     passes = run.config.correction_passes
     if passes:
@@ -56,7 +55,7 @@ def corrected_network(
             corrected = match_outputs(
                 network,
                 run.dense,
-                run.calibration_inputs,
+                run.calibration_samples,
                 run.adapter.blocks(network),
                 nonzero_masks(network, compressed_units(plan)),
                 run.adapter.calibration_loss,

@@ -4,6 +4,8 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -108,6 +110,7 @@ class RunFolder:
         record = read_json(self.record)
         record["stages"][name] = key
         record["stage_seconds"][name] = time.perf_counter() - start
+        record.setdefault("stage_peak_bytes", {})[name] = peak_bytes()
         write_json(self.record, record)
         return True
 
@@ -116,6 +119,12 @@ class RunFolder:
         record = read_json(self.record)
         record["stages"].pop(name, None)
         write_json(self.record, record)
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has held so far, libraries included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
 
 
 class Log:

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from calibration.statistics import collect_statistics
 from pipeline.bundle import check_bundle, write_bundle
@@ -22,6 +21,8 @@ from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
+from pipeline.files import write_atomically
+from pipeline.first_look import first_look
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.parity import check_exports, write_golden
@@ -32,7 +33,7 @@ from pipeline.provenance.sbom import write_sbom
 from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.recovery import recover
-from pipeline.run_folder import digest, file_digest, read_json, write_json
+from pipeline.run_folder import digest, file_digest, peak_bytes, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from pipeline.searching import Searcher, solve_in_loop
@@ -80,6 +81,9 @@ def profile_stage(run: Run) -> None:
 
     def work() -> None:
         warn_of_slow_kernels(run)
+        if (known := first_look(run)) is not None:
+            known.save(path)
+            raise unreachable(known, run.config.speedup)
         bench = PlanBench(run)
         with run.reporter.task("measuring plans", counts.total) as task:
             table = profile(
@@ -142,7 +146,7 @@ def database_stage(run: Run) -> None:
     units = [unit for unit in run.units if unit.prunable]
 
     def work() -> None:
-        inputs = torch.split(torch.from_numpy(run.calibration_inputs), run.adapter.recipe.statistics_batch)
+        inputs = run.calibration_samples.batches(run.adapter.recipe.statistics_batch)
         model = run.copy_of_dense()
         with run.reporter.task("reconstructing", len(units)) as task:
             build_database(
@@ -157,6 +161,8 @@ def database_stage(run: Run) -> None:
             )
 
     run.folder.stage("database", database_key(run), [folder.name], work)
+    kept = sum(path.stat().st_size for path in folder.iterdir())
+    run.reporter.say(f"{len(units)} units, {kept / 1e6:.1f} MB on disk; at most {peak_bytes() / 1e9:.2f} GB of memory")
 
 
 def search_stage(run: Run) -> None:
@@ -262,10 +268,13 @@ def report_stage(run: Run) -> None:
     certificate = read_json(folder.file("certificate.json"))
     names = ["model.onnx", "dense.onnx", "openvino/model.xml", "openvino/model.bin", "plan.json", "certificate.json"]
     names += ["golden.safetensors", "parity.json", "report.html", "report.md", "report.json", SERVING]
+    names += run.splits.bundled
     serving = describe_serving(run).to_json()
 
     def work() -> None:
         write_json(folder.file(SERVING), serving)
+        for name, content in run.splits.bundled.items():
+            write_atomically(folder.file(name), content.encode())
         write_reports(folder.path, folder.path)
         origin = provenance(run)
         write_sbom(folder.file("sbom.cdx.json"), folder.file("model.onnx"), certificate, origin)
@@ -275,7 +284,12 @@ def report_stage(run: Run) -> None:
         write_bundle(bundle, files | {"README.md": folder.file("model_card.md")}, details | {"provenance": origin})
 
     inputs = [*names[:8], "comparison.json", "correction.json", "training.json", "latency_table_corrected.json"]
-    key = digest("report", serving, [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()])
+    key = digest(
+        "report",
+        serving,
+        dict(run.splits.bundled),
+        [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()],
+    )
     folder.stage("report", key, ["report.html", "bundle/manifest.json", "bundle/sbom.cdx.json"], work)
     _sign(run, bundle)
 

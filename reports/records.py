@@ -314,6 +314,7 @@ class RunFile(Record):
 
     config: Facts = {}
     stage_seconds: dict[str, Number] = {}
+    stage_peak_bytes: dict[str, Number] = {}
     versions: Facts = {}
     command: str | list[str] | None = None
     host: Facts = {}

@@ -205,6 +205,7 @@ def test_the_unreachable_is_refused_with_the_reachable(finished: tuple[Path, dic
     answer = json.loads(result.stdout)
     assert "unreachable here: the fastest plan measured gives" in answer["error"]
     assert (folder / "far" / "report.html").exists()
+    assert line_count(folder / "far" / "measurements.jsonl") == 0  # a first look was enough
 
 
 def test_the_same_measurements_data_and_seed_give_the_same_plan(

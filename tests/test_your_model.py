@@ -51,7 +51,7 @@ def test_the_adapter_loads_evaluates_and_calibrates(loaded):
     score = adapter.evaluate(torch_predict(adapter.deployed(network), adapter.feeds), data)
     assert score.value > 0.9
     drawn = draw_calibration_set(data, 100, seed=0)
-    inputs = torch.from_numpy(drawn.inputs(data.train))
+    inputs = torch.from_numpy(drawn.samples(data.train)[:])
     units = adapter.units(network, inputs[:1])
     assert [unit.prunable for unit in units] == [True, True, False]
     ((_, found),) = collect_statistics(network, [units[1].name], [inputs])

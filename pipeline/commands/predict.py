@@ -3,6 +3,7 @@
 import json
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +20,26 @@ if TYPE_CHECKING:
 
 ARRAYS = (".npy", ".npz")
 SHOWN = 20
-Prediction = dict[str, Any]
-"""``class`` and ``probability``, and of an object its ``box``."""
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("source", metavar="IMAGE|NPZ", type=click.Path(path_type=Path))
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="classes or objects of a sample")
+@click.argument("source", metavar="IMAGE|TEXT|NPZ")
+@click.option("--context", help="the text that the answer to the question TEXT is in, or a file of it; or TEXT's pair")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="classes of every sample")
 @click.option("--runtime", help="another runtime than the one that was certified")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
-def predict(bundle: Path, source: Path, top: int, runtime: str | None, as_json: bool) -> None:
-    """What a bundle's network says about an image, or about every sample of an array.
+def predict(bundle: Path, source: str, context: str | None, top: int, runtime: str | None, as_json: bool) -> None:
+    """What a bundle's network says about an image or a text, or about every sample of an array.
 
     \b
     pipeline predict runs/demo/bundle photo.png
     pipeline predict runs/demo/bundle samples.npz --json
+    pipeline predict runs/qa/bundle "Who wrote it?" --context article.txt
 
-    An image is preprocessed as for training; a detector's objects come with their boxes in the image's pixels. An .npz
-    or .npy file holds preprocessed inputs [n, …]; of several arrays the one called inputs is taken.
+    An image is preprocessed as for training, a text is made into tokens. Detectors give boxes in the image's pixels,
+    sentence networks embeddings. An .npz or .npy file holds preprocessed inputs [n, …] of a classifier; of several
+    arrays the one called inputs is taken.
     """
     from pipeline import load_bundle
 
@@ -48,23 +50,45 @@ def predict(bundle: Path, source: Path, top: int, runtime: str | None, as_json: 
     for warning in caught:
         reporter.warn(str(warning.message))
     with model:
-        samples = [row[:top] for row in _predictions(model, source)]
+        predictions = [_plain(prediction, top) for prediction in _predictions(model, source, context)]
         if as_json:
-            click.echo(json.dumps(_answer(model, samples)))
+            click.echo(json.dumps(_answer(model, predictions)))
         else:
-            reporter.table(_table(samples))
+            reporter.table(_table(predictions))
 
 
-def _predictions(model: "BundleModel", source: Path) -> list[list[Prediction]]:
-    """Of every sample what it is, or what is on it, the most probable first."""
-    from pipeline.serving.record import OBJECT_DETECTION
+def _predictions(model: "BundleModel", source: str, context: str | None) -> Sequence[Any]:
+    """What the network says, one a sample."""
+    if source.lower().endswith(ARRAYS):
+        return model.classify(model(read_array(Path(source))))
+    if context is None:
+        return [model.predict(source)]
+    path = Path(context)
+    return [model.predict((source, _read_text(path) if _is_file(path) else context))]
 
-    is_array = source.suffix.lower() in ARRAYS
-    if model.record.task == OBJECT_DETECTION:
-        found = model.objects(model(read_array(source))) if is_array else [model.detect(source)]
-        return [[{"class": o.name, "probability": o.confidence, "box": o.box} for o in row] for row in found]
-    scores = model.classify(model(read_array(source))) if is_array else [model.predict(source)]
-    return [[{"class": score.name, "probability": score.probability} for score in row] for row in scores]
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text can be too long for a file's name
+        return False
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}.") from None
+
+
+def _plain(prediction: Any, top: int) -> Any:
+    """A prediction as plain data: lists of classes are cut, objects are all there, embeddings lists of numbers."""
+    from pipeline.serving.classification import ClassScore
+
+    if isinstance(prediction, list):
+        kept = prediction[:top] if prediction and isinstance(prediction[0], ClassScore) else prediction
+        return [one.to_json() for one in kept]
+    return prediction.to_json() if hasattr(prediction, "to_json") else prediction.tolist()
 
 
 def read_array(path: Path) -> "NDArray[Any]":
@@ -89,7 +113,7 @@ def read_array(path: Path) -> "NDArray[Any]":
         raise DataError(f"{path} cannot be read as numpy arrays: {error}.") from None
 
 
-def _answer(model: "BundleModel", samples: list[list[Prediction]]) -> dict[str, Any]:
+def _answer(model: "BundleModel", predictions: list[Any]) -> dict[str, Any]:
     record = model.record
     return {
         "status": "done",
@@ -97,22 +121,38 @@ def _answer(model: "BundleModel", samples: list[list[Prediction]]) -> dict[str, 
         "model": record.model,
         "runtime": model.runtime,
         "certified_runtime": record.runtime,
-        "predictions": samples,
+        "predictions": predictions,
     }
 
 
-def _table(samples: list[list[Prediction]]) -> Table:
-    """Everything asked for of one sample; of several, one line each."""
-    if len(samples) == 1:
-        has_boxes = any("box" in prediction for prediction in samples[0])
-        table = Table("class", "probability", *(["left, top, right, bottom"] if has_boxes else []))
-        for prediction in samples[0]:
-            box = [", ".join(f"{edge:.0f}" for edge in prediction["box"])] if has_boxes else []
-            table.add_row(prediction["class"], f"{prediction['probability']:.2%}", *box)
-        return table
+def _table(predictions: list[Any]) -> Table:
+    """All that is said of one sample; of several, one line each."""
+    if len(predictions) == 1:
+        return _single(predictions[0])
     table = Table("sample", "classes")
-    for number, row in enumerate(samples[:SHOWN]):
+    for number, row in enumerate(predictions[:SHOWN]):
         table.add_row(str(number), ", ".join(f"{one['class']} {one['probability']:.1%}" for one in row))
-    if len(samples) > SHOWN:
-        table.add_row("…", f"{len(samples) - SHOWN} more: see --json")
+    if len(predictions) > SHOWN:
+        table.add_row("…", f"{len(predictions) - SHOWN} more: see --json")
     return table
+
+
+def _single(prediction: Any) -> Table:
+    """Classes or objects in rows, an answer in one, an embedding by its first numbers."""
+    if isinstance(prediction, list) and prediction and isinstance(prediction[0], float):
+        table = Table(f"embedding of {len(prediction)} numbers")
+        table.add_row(", ".join(f"{number:.3f}" for number in prediction[:8]) + ", …")
+        return table
+    rows = prediction if isinstance(prediction, list) else [prediction]
+    table = Table(*(rows[0] if rows else ["no objects"]))
+    for row in rows:
+        table.add_row(*(_shown(name, value) for name, value in row.items()))
+    return table
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "probability":
+        return f"{value:.2%}"
+    if isinstance(value, list):
+        return ", ".join(f"{number:.0f}" for number in value)
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,43 @@ from calibration.questions import Question, Windows
 
 LONGEST_ANSWER = 30
 """Tokens (Devlin et al., 2019)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The best span of one question's context.
+
+    Args:
+        score: of its first and last token.
+        first: character of the context at which it begins.
+        end: the first character behind it.
+        unanswered: score of the first token of a sequence, which stands for no answer; the lowest of all windows.
+    """
+
+    score: float
+    first: int
+    end: int
+    unanswered: float
+
+
+def best_spans(windows: Windows, count: int, logits: NDArray[np.float32]) -> list[Span]:
+    """The best span of each of ``count`` questions over all of its windows.
+
+    Args:
+        windows: of all questions.
+        count: number of the questions.
+        logits: [n, length, 2] of every token's being the first and the last of the answer.
+    """
+    best = [Span(-np.inf, 0, 0, np.inf)] * count
+    for index, (window, characters) in enumerate(zip(logits, windows.characters, strict=True)):
+        number = int(windows.question[index])
+        score, first, last = _best_span(window, characters[:, 0] >= 0)
+        unanswered = min(best[number].unanswered, float(window[0].sum()))
+        if score > best[number].score:
+            best[number] = Span(score, int(characters[first, 0]), int(characters[last, 1]), unanswered)
+        else:
+            best[number] = replace(best[number], unanswered=unanswered)
+    return best
 
 
 def best_answers(questions: Sequence[Question], windows: Windows, logits: NDArray[np.float32]) -> list[str]:
@@ -26,18 +64,9 @@ def best_answers(questions: Sequence[Question], windows: Windows, logits: NDArra
         logits: [n, length, 2] of every token's being the first and the last of the answer.
     """
     may_be_empty = any(not question.answers for question in questions)
-    best, texts = np.full(len(questions), -np.inf), [""] * len(questions)
-    empty = np.full(len(questions), np.inf)
-    for index, (window, characters) in enumerate(zip(logits, windows.characters, strict=True)):
-        number = int(windows.question[index])
-        empty[number] = min(empty[number], window[0].sum())
-        score, first, last = _best_span(window, characters[:, 0] >= 0)
-        if score > best[number]:
-            best[number] = score
-            texts[number] = questions[number].context[characters[first, 0] : characters[last, 1]]
     return [
-        "" if may_be_empty and unanswered > score else text
-        for text, score, unanswered in zip(texts, best, empty, strict=True)
+        "" if may_be_empty and span.unanswered > span.score else question.context[span.first : span.end]
+        for question, span in zip(questions, best_spans(windows, len(questions), logits), strict=True)
     ]
 
 

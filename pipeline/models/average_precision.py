@@ -4,12 +4,17 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.accuracy import Resampled
 from pipeline.models.nms import Detections
+
+RECALLS = np.linspace(0, 1, 101)
+"""At which COCO reads precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +38,13 @@ class AveragePrecision:
         mean: over classes and overlaps from 0.5 to 0.95, COCO's mAP@.5:.95.
         mean_50: at the overlap 0.5 alone, mAP@.5.
         per_image: [n] the same as ``mean`` for every image by itself; 1 where nothing is and nothing is found.
+        resampled: the same as ``mean`` [draws] of images drawn as often as counts [draws, n] say.
     """
 
     mean: float
     mean_50: float
     per_image: NDArray[np.float64]
+    resampled: Resampled
 
 
 def average_precision(found: Sequence[Detections], truths: Sequence[Truth], classes: int) -> AveragePrecision:
@@ -68,8 +75,9 @@ def average_precision(found: Sequence[Detections], truths: Sequence[Truth], clas
         judge.evaluate()
         judge.accumulate()
         by_overlap = judge.eval["precision"]
+        comparisons = tuple(_comparisons(judge.evalImgs, len(truths)))
         per_image = np.array(list(_per_image(judge, [len(some.scores) for some in found])))
-    return AveragePrecision(_mean(by_overlap), _mean(by_overlap[:1]), per_image)
+    return AveragePrecision(_mean(by_overlap), _mean(by_overlap[:1]), per_image, partial(_resampled, comparisons))
 
 
 def _truth_records(truths: Sequence[Truth]) -> Iterator[dict[str, Any]]:
@@ -105,3 +113,74 @@ def _per_image(judge: Any, detections: Sequence[int]) -> Iterator[float]:
         judge._paramsEval.imgIds = judge.params.imgIds = [image]
         judge.accumulate()
         yield _mean(judge.eval["precision"], otherwise=float(count == 0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparisons:
+    """Detections of one class over all images, the most confident first, and what they were found to be.
+
+    Args:
+        objects: [n] that there are in each image.
+        images: [k] where each detection is.
+        right: [overlaps, k] whether it is one of the objects.
+        wrong: [overlaps, k] whether it is none; those in crowds are neither.
+    """
+
+    objects: NDArray[np.int64]
+    images: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
+
+
+def _comparisons(compared: Sequence[dict[str, Any] | None], images: int) -> Iterator[_Comparisons]:
+    """Each class's, from COCO's records class by class, and image by image in each."""
+    for start in range(0, len(compared), images):
+        records = [(number, record) for number, record in enumerate(compared[start : start + images]) if record]
+        objects = np.zeros(images, np.int64)
+        for number, record in records:
+            objects[number] = np.count_nonzero(np.asarray(record["gtIgnore"]) == 0)
+        if not objects.any():
+            continue
+        scores = np.concatenate([record["dtScores"] for _, record in records])
+        order = np.argsort(-scores, kind="stable")
+        where = np.concatenate([np.full(len(record["dtScores"]), number) for number, record in records])[order]
+        matched = np.concatenate([record["dtMatches"] for _, record in records], axis=1)[:, order] > 0
+        counts = np.concatenate([record["dtIgnore"] for _, record in records], axis=1)[:, order] == 0
+        yield _Comparisons(objects, where.astype(np.int64), matched & counts, ~matched & counts)
+
+
+def _resampled(comparisons: Sequence[_Comparisons], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean average precision [draws] where each image counts as often as ``counts`` [draws, n] says.
+
+    The same as COCO's of a data set with so many copies of each image: a copy of a right detection raises precision
+    and recall, and a copy of a wrong one only lowers precision, so that the best precision from any recall on is
+    reached at the last copy of a right one.
+    """
+    total, known = np.zeros(len(counts)), np.zeros(len(counts))
+    for one in comparisons:
+        objects = counts @ one.objects
+        copies = counts[:, one.images]
+        for right, wrong in zip(one.right, one.wrong, strict=True):
+            places = np.flatnonzero(right)
+            total += _precision(copies[:, places], (copies * wrong).cumsum(axis=1)[:, places], objects)
+        known += len(one.right) * (objects > 0)
+    return np.divide(total, known, out=np.zeros(len(counts)), where=known > 0)
+
+
+def _precision(right: NDArray[np.int64], wrong: NDArray[np.int64], objects: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Average precision [draws]; 0 where there are no objects.
+
+    Args:
+        right: [draws, k] copies of the right detections, the most confident first.
+        wrong: [draws, k] copies of all wrong detections that are more confident than each of them.
+        objects: [draws] that there are.
+    """
+    if not right.shape[1]:
+        return np.zeros(len(right))
+    found = right.cumsum(axis=1)
+    precision = found / np.maximum(found + wrong, 1)
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    reached = np.searchsorted(RECALLS, found / np.maximum(objects, 1)[:, None], side="right")
+    reached[objects == 0] = 0
+    newly = np.diff(reached, axis=1, prepend=0)
+    return (newly * best).sum(axis=1) / len(RECALLS)  # type: ignore[no-any-return]

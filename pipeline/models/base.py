@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.datasets import Splits
+from pipeline.accuracy import Score
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Runs samples [n, …] through a deployed network, wherever it runs, and gives its outputs [n, …]."""
@@ -46,23 +47,6 @@ class Unit:
     def parameters(self) -> int:
         """Number of weights in the leading module."""
         return math.prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """What an evaluation on held-out data found.
-
-    Args:
-        metric: what was measured, such as ``top-1 accuracy``.
-        value: between 0 and 1, larger is better.
-        per_sample: [n] one value a sample; its mean is ``value`` where the metric is a mean.
-        others: values of further metrics that are usually given beside it, by name.
-    """
-
-    metric: str
-    value: float
-    per_sample: NDArray[np.float64]
-    others: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

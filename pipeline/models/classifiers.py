@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.datasets import Splits, load_splits
-from pipeline.models.base import Feeds, Predict, Recipe, Score, Unit
+from pipeline.accuracy import Score
+from pipeline.models.base import Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights
 from pipeline.models.inference import single_feed
 from pipeline.models.resnet import VARIANTS, ResidualBlock, Variant

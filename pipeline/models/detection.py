@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from calibration.datasets import Split, Splits
 from calibration.detection import DetectionSplit, detection_splits
+from pipeline.accuracy import Score
 from pipeline.models.average_precision import AveragePrecision, Truth, average_precision
-from pipeline.models.base import Feeds, Predict, Recipe, Score, Unit
+from pipeline.models.base import Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights, usable
 from pipeline.models.detection_loss import DetectionLoss
 from pipeline.models.nms import BOX_VALUES, Detections, find_detections
@@ -30,6 +31,7 @@ from pipeline.models.yolov5 import (
     YoloV5,
     coco_anchors,
 )
+from pipeline.serving.record import OBJECT_DETECTION
 from targets.errors import ConfigError
 
 INPUT_SIZE = 640
@@ -45,7 +47,7 @@ class YoloAdapter:
     """A YOLOv5 network as the pipeline sees it; implements `pipeline.models.base.ModelAdapter`."""
 
     metric = "mAP@.5:.95"
-    task = "object-detection"
+    task = OBJECT_DETECTION
     recipe = Recipe(
         optimizer="adamw",
         peak_lr=3e-4,
@@ -122,13 +124,9 @@ class YoloAdapter:
         return self._loss.found(outputs, labels)
 
     def evaluate(self, predict: Predict, data: Splits) -> Score:
-        """Mean average precision over the overlaps 0.5 to 0.95.
-
-        It is no mean over images. Those of single images, shifted until their mean is it, stand for them, so that
-        their spread says how much it depends on the images.
-        """
+        """Mean average precision over the overlaps 0.5 to 0.95; that of every image by itself says which are hard."""
         found = self.judge(predict, data.test)
-        return Score(self.metric, found.mean, found.per_image - found.per_image.mean() + found.mean)
+        return Score(self.metric, found.mean, found.per_image, {"mAP@.5": found.mean_50}, found.resampled)
 
     def judge(self, predict: Predict, split: Split) -> AveragePrecision:
         """How good a deployed network's detections on ``split`` are.

@@ -1,23 +1,24 @@
 """The adapters of language models: question answering, text classification and sentence embeddings."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.datasets import Split, Splits
 from calibration.labelled_texts import labelled_splits
-from calibration.questions import QuestionSplit, question_splits
+from calibration.questions import SHARED, QuestionSplit, question_splits
 from calibration.sentence_pairs import SentenceSplit, sentence_splits
-from calibration.tokens import TextEncoder
+from calibration.tokens import TOKENIZER, TextEncoder
+from pipeline.accuracy import Score
 from pipeline.models.answers import best_answers, exact_match, f1
-from pipeline.models.base import Feeds, Predict, Recipe, Score, Unit
+from pipeline.models.base import Feeds, Predict, Recipe, Unit
 from pipeline.models.bert import (
     TENSORS,
     Deployed,
@@ -27,7 +28,9 @@ from pipeline.models.bert import (
     layer_names,
 )
 from pipeline.models.pretrained import Pretrained, find_pretrained
+from pipeline.models.rank_correlation import resampled_correlation, standard_ranks
 from pipeline.models.tracing import trace_units
+from pipeline.serving.record import QUESTION_ANSWERING, SENTENCE_SIMILARITY, TEXT_CLASSIFICATION
 from targets.errors import ArtifactError, ConfigError
 
 DISTILLATION_TEMPERATURE = 2.0
@@ -77,7 +80,7 @@ class QuestionAnswering(_LanguageModel):
 
     name = "bert:qa"
     metric = "F1"
-    task = "question-answering"
+    task = QUESTION_ANSWERING
 
     def load_data(self, data: Path | None, weights: Path | None, input_size: int | None) -> Splits:
         """SQuAD files in windows of ``input_size`` tokens, by default 384.
@@ -86,7 +89,7 @@ class QuestionAnswering(_LanguageModel):
             ConfigError: no data or weights, or a length or tokenizer that does not go with the model.
             DataError: the files are missing, of another format, or hold answers that are not in their contexts.
         """
-        return _load(self.name, question_splits, data, weights, input_size, 384)
+        return _load(self.name, question_splits, data, weights, input_size, 384, windows=True)
 
     def load(self, weights: Path | None, data: Splits) -> nn.Module:  # noqa: ARG002 - nothing of it is needed
         """The network with the weights of a folder.
@@ -125,7 +128,7 @@ class TextClassification(_LanguageModel):
 
     name = "bert:classification"
     metric = "accuracy"
-    task = "text-classification"
+    task = TEXT_CLASSIFICATION
 
     def load_data(self, data: Path | None, weights: Path | None, input_size: int | None) -> Splits:
         """CSV or TSV files, in sequences of ``input_size`` tokens, by default 128.
@@ -178,7 +181,7 @@ class SentenceEmbedding(_LanguageModel):
 
     name = "bert:embedding"
     metric = "Spearman correlation"
-    task = "sentence-similarity"
+    task = SENTENCE_SIMILARITY
 
     def load_data(self, data: Path | None, weights: Path | None, input_size: int | None) -> Splits:
         """STS files; a sample is one sentence of ``input_size`` tokens, by default 128.
@@ -220,9 +223,10 @@ class SentenceEmbedding(_LanguageModel):
         """
         split = data.test
         assert isinstance(split, SentenceSplit)
-        outputs = torch.from_numpy(_outputs(predict, split))
-        products = _standard_ranks(_pair_cosines(outputs).numpy()) * _standard_ranks(split.scores)
-        return Score(self.metric, max(0.0, float(products.mean())), products)
+        cosines = _pair_cosines(torch.from_numpy(_outputs(predict, split))).numpy()
+        products = standard_ranks(cosines) * standard_ranks(split.scores)
+        correlation = partial(resampled_correlation, cosines, split.scores)
+        return Score(self.metric, max(0.0, float(products.mean())), products, resampled=correlation)
 
 
 ADAPTERS: tuple[Callable[[], QuestionAnswering | TextClassification | SentenceEmbedding], ...] = (
@@ -239,13 +243,15 @@ def _load(
     weights: Path | None,
     input_size: int | None,
     usual: int,
+    windows: bool = False,
 ) -> Splits:
     """Data as sequences of the tokenizer that lies beside the weights."""
     found = find_pretrained(weights)
     if data is None:
         raise ConfigError(f"{name} has no data of its own: give --data, see `pipeline models list`.")
     encoder = TextEncoder(found.tokenizer, found.length(input_size, usual), found.tensors)
-    return Splits(data.stem, *splits(data, encoder))
+    stride = encoder.length // SHARED if windows else None
+    return Splits(data.stem, *splits(data, encoder), {TOKENIZER: encoder.to_json(stride)})
 
 
 def _outputs(predict: Predict, split: Split) -> NDArray[np.float32]:
@@ -295,10 +301,3 @@ def _distilled(outputs: Tensor, dense_outputs: Tensor, labels: Tensor) -> Tensor
 def _pair_cosines(outputs: Tensor) -> Tensor:
     """[m] cosines of embeddings 2i and 2i + 1."""
     return functional.cosine_similarity(outputs[::2].float(), outputs[1::2].float())
-
-
-def _standard_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Ranks with mean 0 and variance 1; equal values share their mean rank."""
-    ranks = rankdata(values)
-    spread = ranks.std()
-    return (ranks - ranks.mean()) / spread if spread > 0 else np.zeros(len(ranks))

@@ -1,4 +1,4 @@
-"""What goes into an image classifier and what comes out, for people: pictures and named probabilities."""
+"""Pictures that go into a network, and named probabilities that come out of a classifier, for people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from calibration.errors import DataError
 
@@ -21,6 +21,10 @@ class ClassScore:
 
     name: str
     probability: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"class": self.name, "probability": self.probability}
 
 
 def rank(logits: NDArray[Any], classes: Sequence[str]) -> list[list[ClassScore]]:
@@ -54,3 +58,8 @@ def open_picture(picture: Picture) -> Image.Image:
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         what = "The array" if isinstance(picture, np.ndarray) else str(picture)
         raise DataError(f"{what} is not a readable image ({error}).") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image as people see it, turned as its camera says."""
+    return ImageOps.exif_transpose(image)

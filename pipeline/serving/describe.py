@@ -15,8 +15,8 @@ def describe_serving(run: Run) -> ServingRecord:
     return ServingRecord(
         model=run.adapter.name,
         task=run.adapter.task,
-        inputs=tuple(map(_spec, graph.input)),
-        output=_spec(graph.output[0]),
+        inputs=tuple(map(tensor_spec, graph.input)),
+        output=tensor_spec(graph.output[0]),
         runtime=run.bench.runtime.name,
         precision="fp32",
         threads=target.threads,
@@ -26,7 +26,8 @@ def describe_serving(run: Run) -> ServingRecord:
     )
 
 
-def _spec(value: Any) -> TensorSpec:
+def tensor_spec(value: Any) -> TensorSpec:
+    """An input or output of a graph."""
     tensor = value.type.tensor_type
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
     return TensorSpec(value.name, tuple(d.dim_value for d in tensor.shape.dim), dtype.name)

@@ -1,4 +1,4 @@
-"""What an object detector found, for people: named boxes in the picture's own pixels."""
+"""What an object detector's outputs mean for people: named boxes in the image's own pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,45 +6,52 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from calibration.letterbox import Letterbox
 from pipeline.models.nms import find_detections
 
 CONFIDENCE, OVERLAP = 0.25, 0.45
-"""As YOLOv5 detects; a network is judged by many more boxes, in which hardly anyone would believe."""
+"""What people see, as YOLOv5 shows it: far fewer boxes than precision is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundObject:
-    """One object.
+    """An object in an image.
 
     Args:
         name: of its class.
-        confidence: between 0 and 1.
-        box: left, top, right and bottom in pixels of the picture.
+        probability: between 0 and 1.
+        box: left, top, right and bottom in pixels of the image.
     """
 
     name: str
-    confidence: float
+    probability: float
     box: tuple[float, float, float, float]
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"class": self.name, "probability": self.probability, "box": list(self.box)}
 
-def found_objects(
-    outputs: NDArray[Any], classes: Sequence[str], size: tuple[int, int], side: int, confidence: float = CONFIDENCE
+
+def read_objects(
+    outputs: NDArray[np.float32], image: Image.Image, side: int, classes: Sequence[str]
 ) -> list[FoundObject]:
-    """The objects in one picture, the most confident first.
+    """The objects in one image, the most probable first.
 
     Args:
-        outputs: [anchors, 5 + classes] of the network for the picture in its square.
-        size: width and height of the picture in pixels.
-        side: of the square in pixels.
-        confidence: objects below are left out.
+        outputs: [anchors, 5 + classes] as `find_detections` takes them, for the letterboxed image.
+        image: as it was before.
+        side: of the square that the network saw.
+        classes: their names.
     """
-    letterbox = Letterbox.of(size, side)
-    found = find_detections(outputs, confidence, OVERLAP)
-    shift, scale = (letterbox.left, letterbox.top), (size[0] / letterbox.width, size[1] / letterbox.height)
-    boxes = ((found.corners - np.tile(shift, 2)) * np.tile(scale, 2)).clip(0, np.tile(size, 2))
+    found = find_detections(outputs, CONFIDENCE, OVERLAP)
+    letterbox = Letterbox.of(image.size, side)
+    scale = np.array([image.width / letterbox.width, image.height / letterbox.height] * 2)
+    corners = (found.corners - np.array([letterbox.left, letterbox.top] * 2)) * scale
+    corners = corners.clip(0, np.array([image.width, image.height] * 2))
+    rows = zip(found.classes, found.scores, corners.tolist(), strict=True)
     return [
         FoundObject(classes[kind], float(score), (left, top, right, bottom))
-        for kind, score, (left, top, right, bottom) in zip(found.classes, found.scores, boxes.tolist(), strict=True)
+        for kind, score, (left, top, right, bottom) in rows
     ]

@@ -1,25 +1,23 @@
-"""A bundle as a function: arrays in, arrays out, on the runtime that it was certified on."""
+"""A bundle as a function: arrays, pictures or texts in, outputs or what they mean out, on its certified runtime."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
 
+from calibration.tokens import TOKENIZER
 from pipeline.bundle import check_bundle
 from pipeline.run_folder import read_json
 from pipeline.serving.classification import ClassScore, Picture, open_picture, rank
-from pipeline.serving.detection import CONFIDENCE, FoundObject, found_objects
 from pipeline.serving.engine import Engine, choose_runtime, choose_threads, open_engine
-from pipeline.serving.record import IMAGE_CLASSIFICATION, OBJECT_DETECTION, ServingRecord, TensorSpec
-from targets.errors import ConfigError
-
-
-class InputError(ConfigError, ValueError):
-    """An array or image that the network does not take: says what it is and what is needed."""
+from pipeline.serving.errors import InputError
+from pipeline.serving.record import IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, ServingRecord, TensorSpec
+from pipeline.serving.tasks import TASKS
+from pipeline.serving.texts import Text, TextReader, are_texts
 
 
 class BundleModel:
@@ -29,13 +27,17 @@ class BundleModel:
     every thread that was certified, and a second one would only fight it for the cores.
 
     Args:
+        folder: the bundle.
         record: how it is fed and read.
         certificate: what was measured.
         runtime: what it runs on.
     """
 
-    def __init__(self, record: ServingRecord, certificate: dict[str, Any], engine: Engine, runtime: str) -> None:
+    def __init__(
+        self, folder: Path, record: ServingRecord, certificate: dict[str, Any], engine: Engine, runtime: str
+    ) -> None:
         self.record, self.certificate, self.runtime = record, certificate, runtime
+        self._folder = folder
         self._engine: Engine | None = engine
         self._lock = threading.Lock()
 
@@ -52,65 +54,43 @@ class BundleModel:
                 self._engine.close()
             self._engine = None
 
-    def __call__(self, inputs: NDArray[Any] | Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def __call__(self, inputs: NDArray[Any] | Mapping[str, NDArray[Any]] | str | Sequence[Text]) -> NDArray[Any]:
         """Outputs [n, …] of preprocessed inputs [n, …], n of any size: the last batch is padded and cut.
 
         Args:
-            inputs: the array, or the arrays by the names of the network's inputs where it has several.
+            inputs: the array, or the arrays by the names of the network's inputs where it has several; or, for a
+                language network, a text, or n of them, each a string or a pair of strings.
 
         Raises:
             InputError: another type or shape than the network takes, or no sample at all.
             RuntimeMissingError: the runtime failed.
         """
-        arrays = self._arrays(inputs)
+        arrays = self._arrays(self.tokens(inputs) if are_texts(inputs) else inputs)
         count = len(arrays[0])
         if count == self.record.batch_size:
             return self._run([np.ascontiguousarray(array) for array in arrays])
         outputs = np.concatenate([self._run(batch) for batch in _batches(arrays, self.record.batch_size)])
         return outputs[:count]
 
-    def predict(self, picture: Picture) -> list[ClassScore]:
-        """Every class of one image with its probability, the most probable one first.
+    def predict(self, sample: Any) -> Any:
+        """What the network says of one sample.
 
         Args:
-            picture: an image file, an opened image, or pixels [height, width(, 3)] as uint8.
+            sample: for image classification and object detection an image file, an opened image, or pixels [height,
+                width(, 3)] as uint8; for text classification and sentence similarity a text, or a pair of them; for
+                question answering a question and its context.
+
+        Returns:
+            every class with its probability, the most probable one first (`ClassScore`); the objects in the image
+            (`FoundObject`); the `Answer`; or the embedding [hidden].
 
         Raises:
-            InputError: the network is no image classifier.
+            InputError: the sample is of another kind, or the task one that has no such answers.
             DataError: it is no readable image.
         """
-        return self.classify(self(self.preprocess(picture)[None]))[0]
-
-    def detect(self, picture: Picture, confidence: float = CONFIDENCE) -> list[FoundObject]:
-        """Every object that is found in one image, the most confident first.
-
-        Args:
-            picture: as for `predict`; it is turned as its camera says.
-            confidence: objects below are left out.
-
-        Raises:
-            InputError: the network is no detector.
-            DataError: it is no readable image.
-        """
-        image = ImageOps.exif_transpose(open_picture(picture))
-        return self.objects(self(self.preprocess(image)[None]), image.size, confidence)[0]
-
-    def objects(
-        self, outputs: NDArray[Any], size: tuple[int, int] | None = None, confidence: float = CONFIDENCE
-    ) -> list[list[FoundObject]]:
-        """Every object in every sample, the most confident first.
-
-        Args:
-            size: width and height in pixels of the pictures, whose boxes are wanted; None for boxes in the inputs.
-            confidence: objects below are left out.
-
-        Raises:
-            InputError: the network is no detector.
-        """
-        if self.record.task != OBJECT_DETECTION:
-            raise InputError(f"{self.record.model} is no detector but does {self.record.task}.")
-        side = self.record.inputs[0].shape[-1]
-        return [found_objects(row, self.record.classes, size or (side, side), side, confidence) for row in outputs]
+        if self.record.task not in TASKS:
+            raise InputError(f"{self.record.model} does {self.record.task}: it takes and gives arrays.")
+        return TASKS[self.record.task](self, sample)
 
     def preprocess(self, picture: Picture) -> NDArray[np.float32]:
         """One image as the network takes it, [channels, height, width].
@@ -123,14 +103,35 @@ class BundleModel:
             raise InputError(f"{self.record.model} takes no images. Give it arrays of {self._wanted()}.")
         return self.record.preprocessing(open_picture(picture))
 
+    def tokens(self, texts: str | Sequence[Text]) -> dict[str, NDArray[np.int64]]:
+        """A text, or n of them, as the network takes them: arrays [n, length] by the names of its inputs.
+
+        Raises:
+            InputError: the network takes no texts.
+            RuntimeMissingError: the package `tokenizers` is not installed.
+        """
+        return self.reader.tokens([texts] if isinstance(texts, str) else texts)
+
+    @cached_property
+    def reader(self) -> TextReader:
+        """The bundle's tokenizer.
+
+        Raises:
+            InputError: it has none.
+        """
+        path = self._folder / TOKENIZER
+        if not path.exists():
+            raise InputError(f"{self.record.model} takes no texts. Give it arrays of {self._wanted()}.")
+        return TextReader(path, [spec.name for spec in self.record.inputs])
+
     def classify(self, outputs: NDArray[Any]) -> list[list[ClassScore]]:
         """Every class of every sample with its probability, the most probable one first.
 
         Raises:
             InputError: the network is no classifier.
         """
-        if self.record.task != IMAGE_CLASSIFICATION:
-            raise InputError(f"{self.record.model} is no classifier but does {self.record.task}.")
+        if self.record.task not in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION):
+            raise InputError(f"{self.record.model} is no classifier but does {self.record.task}: it gives arrays.")
         return rank(outputs, self.record.classes)
 
     def _run(self, batch: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -188,4 +189,4 @@ def open_bundle(path: Path, runtime: str | None, threads: int | None, own_proces
     record = ServingRecord.load(path)
     info = choose_runtime(record, runtime)
     engine = open_engine(path, record, info, choose_threads(record, threads), own_process)
-    return BundleModel(record, read_json(path / "certificate.json"), engine, info.name)
+    return BundleModel(path, record, read_json(path / "certificate.json"), engine, info.name)

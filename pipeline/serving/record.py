@@ -10,7 +10,11 @@ from targets.errors import ArtifactError
 
 SCHEMA = 1
 NAME = "serving.json"
-IMAGE_CLASSIFICATION, OBJECT_DETECTION = "image-classification", "object-detection"
+IMAGE_CLASSIFICATION = "image-classification"
+OBJECT_DETECTION = "object-detection"
+TEXT_CLASSIFICATION = "text-classification"
+SENTENCE_SIMILARITY = "sentence-similarity"
+QUESTION_ANSWERING = "question-answering"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,9 @@ class ServingRecord:
 
     Args:
         model: its name, such as ``resnet:20``.
-        task: what it does, in Hugging Face's words: ``image-classification`` gives [n, classes] logits,
-            ``object-detection`` [n, anchors, 5 + classes] boxes as YOLOv5 has them.
+        task: what it does, in Hugging Face's words. Classification gives [n, classes] logits, object detection
+            [n, anchors, 5 + classes] as `pipeline.models.nms.find_detections` takes, sentence similarity [n, hidden]
+            embeddings, question answering [n, length, 2] logits of each token's being the answer's first and last.
         inputs: what it is fed, in the model file's order.
         runtime: that it was certified on, with this precision, these threads and this batch size.
         preprocessing: how an image file becomes an input; None where inputs are no images.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.batch_norm import reestimate_batch_norm
+from calibration.calibration_set import CalibrationBatches, CalibrationSamples
 from calibration.padding import real_positions
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import block_error, captured
@@ -83,7 +84,7 @@ class CorrectionRecord:
 def match_outputs(
     model: nn.Module,
     dense: nn.Module,
-    inputs: NDArray[Any],
+    samples: CalibrationSamples,
     blocks: Sequence[str],
     masks: Masks,
     loss: Loss,
@@ -102,12 +103,12 @@ def match_outputs(
         model: compressed network; ends in eval mode, corrected or, where that is not better, only with batch norm
             re-estimated.
         dense: network to match, left as it is.
-        inputs: [n, ...] of the calibration set.
+        samples: of the calibration set.
         blocks: names of the modules whose outputs are matched.
         masks: by unit, of what stays.
         loss: of the outputs.
         settings: see there.
-        draw: gives augmented inputs; None learns from ``inputs`` as they are.
+        draw: gives augmented inputs; None learns from ``samples`` as they are.
         progress: called after every pass.
 
     Raises:
@@ -115,18 +116,20 @@ def match_outputs(
         ArtifactError: the loss is not finite before anything was corrected.
     """
     settings = settings or CorrectionSettings()
-    if len(inputs) < 4:
-        raise ValueError(f"correction needs at least 4 calibration samples, not {len(inputs)}")
+    if len(samples) < 4:
+        raise ValueError(f"correction needs at least 4 calibration samples, not {len(samples)}")
     started = time.monotonic()
-    order = np.random.default_rng(settings.seed).permutation(len(inputs))
-    judges, learnt = np.split(order, [max(1, round(settings.held_out * len(inputs)))])
-    judge = _Judge(dense, loss, inputs[judges], inputs[learnt], settings.batch_size)
+    order = np.random.default_rng(settings.seed).permutation(len(samples))
+    judges, learnt = np.split(order, [max(1, round(settings.held_out * len(samples)))])
+    judge = _Judge(
+        dense, loss, samples.batches(settings.batch_size, judges), samples.batches(settings.batch_size, learnt)
+    )
 
     loss_before = judge(model)
     if not np.isfinite(loss_before):
         raise ArtifactError("The compressed network's outputs are not finite: build the database again.")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    source = draw or (lambda positions, _: inputs[positions])
+    source = draw or (lambda positions, _: samples[positions])
     history = []
     for record in _learn(model, dense, learnt, source, blocks, masks, loss, settings):
         history.append(record)
@@ -143,25 +146,17 @@ def match_outputs(
 class _Judge:
     """Re-estimates a network's batch norm and gives its mean loss on the held-out samples, in float32."""
 
-    def __init__(
-        self,
-        dense: nn.Module,
-        loss: Loss,
-        held_out: NDArray[Any],
-        learnt: NDArray[Any],
-        batch_size: int,
-    ) -> None:
-        self._loss, self._batch_size = loss, batch_size
-        self._held_out, self._learnt = torch.from_numpy(held_out), torch.from_numpy(learnt)
+    def __init__(self, dense: nn.Module, loss: Loss, held_out: CalibrationBatches, learnt: CalibrationBatches) -> None:
+        self._loss, self._held_out, self._learnt = loss, held_out, learnt
         self._expected = self._outputs(dense)
 
     def __call__(self, model: nn.Module) -> float:
-        reestimate_batch_norm(model, torch.split(self._learnt, self._batch_size))
+        reestimate_batch_norm(model, self._learnt)
         return float(self._loss(self._outputs(model), self._expected).mean())
 
     def _outputs(self, model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return torch.cat([model(batch) for batch in torch.split(self._held_out, self._batch_size)])
+            return torch.cat([model(batch) for batch in self._held_out])
 
 
 def _learn(

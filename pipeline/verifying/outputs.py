@@ -1,6 +1,6 @@
 """Does the network still say what it said when it was certified?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pipeline.certificate import accuracy_record
+from pipeline.accuracy import Score, accuracy_record
 from pipeline.checks import Check, check
 from pipeline.release import Accuracy
-from pipeline.serving.record import ServingRecord
+from pipeline.serving.record import OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY, ServingRecord, TensorSpec
 from profilers.measure import Bench, Candidate
 from reports import formatting
 from targets.errors import AccuracyError, ArtifactError, ConfigError
 
 GOLDEN = "golden.safetensors"
+WITHOUT_LABELS = (OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY)
+"""Tasks that a label a sample does not judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +80,8 @@ def check_golden(bench: Bench, model: Candidate, golden: Golden | None, toleranc
     return check(name, difference <= tolerance, asked, text, ArtifactError.exit_code)  # NaN is no agreement
 
 
-@dataclass(frozen=True, slots=True)
-class SampleScore:
-    """Which samples [n] were classified rightly."""
-
-    per_sample: NDArray[np.float64]
-    metric: str = "top-1 accuracy"
-
-    @property
-    def value(self) -> float:
-        """The share of them."""
-        return float(self.per_sample.mean())
-
-
 def check_accuracy(
-    bench: Bench, dense: Candidate | None, model: Candidate, sample: Path, certified: Accuracy
+    bench: Bench, dense: Candidate | None, model: Candidate, sample: Path, certified: Accuracy, record: ServingRecord
 ) -> tuple[Check, dict[str, Any]]:
     """Whether the network loses no more against the dense one on a sample than it was certified to lose.
 
@@ -100,16 +89,22 @@ def check_accuracy(
     bundle without the dense network the accuracy itself is, with the interval of a share of ``n``.
 
     Args:
-        sample: .npz file with preprocessed ``inputs`` [n, …] and ``labels`` [n].
+        sample: .npz file that `read_sample` reads.
+        record: how the network is fed.
 
     Raises:
-        ConfigError: the sample cannot be read or does not fit.
+        ConfigError: the sample cannot be read or does not fit, or the network does not tell classes apart.
         RuntimeMissingError: a network does not run.
     """
-    inputs, labels = read_sample(sample)
-    compressed = _score(bench, model, inputs, labels)
-    reference = compressed if dense is None else _score(bench, dense, inputs, labels)
-    record = accuracy_record(reference, compressed, confidence=certified.confidence)
+    if record.task in WITHOUT_LABELS:
+        raise ConfigError(
+            f"A sample with labels judges classifiers; {record.model} does {record.task}. Leave the sample out: golden "
+            "outputs and the speedup are checked without it."
+        )
+    feeds, labels = read_sample(sample, record.inputs)
+    compressed = _score(bench, model, feeds, labels)
+    reference = compressed if dense is None else _score(bench, dense, feeds, labels)
+    lost = accuracy_record(reference, compressed, confidence=certified.confidence)
     scores = f"{formatting.percent(reference.value, 2)} → {formatting.percent(compressed.value, 2)}"
     if dense is None:
         error = 2 * float(np.sqrt(max(compressed.value * (1 - compressed.value), 0.25 / len(labels)) / len(labels)))
@@ -117,29 +112,38 @@ def check_accuracy(
         asked = f"{formatting.percent(certified.compressed, 2)}, as certified"
         found = f"{formatting.percent(compressed.value, 2)} on {len(labels)} samples"
     else:
-        passed = record["ci_high"] >= certified.ci_low
+        passed = lost["ci_high"] >= certified.ci_low
         asked = f"{formatting.points(certified.difference, 2)} points against dense, as certified"
-        found = f"{formatting.points(record['difference'], 2)} points on {len(labels)} samples ({scores})"
-    return check("accuracy", passed, asked, found, AccuracyError.exit_code), record
+        found = f"{formatting.points(lost['difference'], 2)} points on {len(labels)} samples ({scores})"
+    return check("accuracy", passed, asked, found, AccuracyError.exit_code), lost
 
 
-def _score(bench: Bench, model: Candidate, inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> SampleScore:
-    return SampleScore((bench.infer(model, {"input": inputs}).argmax(axis=1) == labels).astype(np.float64))
+def _score(bench: Bench, model: Candidate, feeds: dict[str, NDArray[Any]], labels: NDArray[np.int64]) -> Score:
+    hits = (bench.infer(model, feeds).argmax(axis=1) == labels).astype(np.float64)
+    return Score("top-1 accuracy", float(hits.mean()), hits)
 
 
-def read_sample(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Preprocessed inputs [n, …] and labels [n].
+def read_sample(path: Path, inputs: Sequence[TensorSpec]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+    """Preprocessed inputs [n, …] by name and labels [n] of an .npz file.
+
+    Args:
+        path: holds ``labels``, and ``inputs`` or, for a network with several, every input by its name.
+        inputs: that the network takes.
 
     Raises:
         ConfigError: the file cannot be read, or holds something else.
     """
+    keys = ["inputs"] if len(inputs) == 1 else [spec.name for spec in inputs]
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            inputs, labels = arrays["inputs"], arrays["labels"]
+            given, labels = [arrays[key] for key in keys], arrays["labels"]
     except (OSError, ValueError, KeyError, AttributeError, EOFError) as error:
-        raise ConfigError(f"{path} is no sample: an .npz file with inputs [n, …] and labels [n] ({error}).") from None
-    if labels.shape != inputs.shape[:1] or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         raise ConfigError(
-            f"{path}: inputs {inputs.shape} and labels {labels.shape} {labels.dtype} do not fit together."
-        )
-    return inputs.astype(np.float32, copy=False), labels.astype(np.int64)
+            f"{path} is no sample: an .npz file with {', '.join(keys)} [n, …] and labels [n] ({error})."
+        ) from None
+    fits = all(array.shape[:1] == labels.shape for array in given) and len(labels)
+    if not fits or not np.issubdtype(labels.dtype, np.integer):
+        shapes = ", ".join(str(array.shape) for array in given)
+        raise ConfigError(f"{path}: inputs {shapes} and labels {labels.shape} {labels.dtype} do not fit together.")
+    pairs = zip(inputs, given, strict=True)
+    return {spec.name: array.astype(spec.dtype, copy=False) for spec, array in pairs}, labels.astype(np.int64)

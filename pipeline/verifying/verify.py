@@ -15,6 +15,7 @@ from pipeline.hidden_costs import hidden_costs
 from pipeline.release import CertificateRecord, read_bundle
 from pipeline.release_changes import number
 from pipeline.run_folder import file_digest
+from pipeline.serving.record import ServingRecord
 from pipeline.verifying.outputs import Golden, check_accuracy, check_golden, read_golden
 from profilers.deployment import measure_deployment
 from profilers.disturbances import name_disturbances
@@ -183,7 +184,7 @@ class _Session:
         device: Device,
         bench: Bench,
     ) -> None:
-        self._options, self._certificate, self._golden = options, certificate, golden
+        self._bundle, self._options, self._certificate, self._golden = bundle, options, certificate, golden
         self._device, self._bench, self._host = device, bench, device.host()
         self._model = Candidate("compressed", bundle / "model.onnx")
         dense = bundle / "dense.onnx"
@@ -202,7 +203,7 @@ class _Session:
         yield check_golden(bench, model, self._golden, options.tolerance)
         if options.sample:
             found, self.details["accuracy"] = check_accuracy(
-                bench, self._dense, model, options.sample, self._certificate.accuracy
+                bench, self._dense, model, options.sample, self._certificate.accuracy, ServingRecord.load(self._bundle)
             )
             yield found
         if not options.measure:

@@ -4,8 +4,8 @@ import shlex
 from collections.abc import Sequence
 
 from reports.document import Column, Section, Table
-from reports.formatting import duration, flatten, percent, plain, speedup
-from reports.records import ProbedRuntime, Run
+from reports.formatting import duration, file_size, flatten, percent, plain, speedup
+from reports.records import ProbedRuntime, Run, RunFile
 from reports.sections.tables import absent, facts, table, text_or
 
 
@@ -56,9 +56,9 @@ def host_section(run: Run) -> Section:
         facts("Settings", flatten(settings.config), ("Setting", "Value")),
         facts("Versions", [(name, plain(version)) for name, version in sorted(versions.items())], ("Name", "Version")),
         facts(
-            "Time of the stages",
-            [(name, duration(seconds)) for name, seconds in settings.stage_seconds.items()],
-            ("Stage", "Time"),
+            "Time of the stages, and most memory held by their end",
+            [(name, _time_and_memory(settings, name)) for name in settings.stage_seconds],
+            ("Stage", "Time, memory"),
         ),
     )
     command = command_text(run)
@@ -70,6 +70,11 @@ def host_section(run: Run) -> Section:
         if not said:
             text.append(absent(what, file, run.absent))
     return Section("host", "Host and settings", tuple(text), tuple(part for part in candidates if part.rows))
+
+
+def _time_and_memory(settings: RunFile, stage: str) -> str:
+    peak = settings.stage_peak_bytes.get(stage)
+    return duration(settings.stage_seconds[stage]) + (f", {file_size(peak)}" if peak is not None else "")
 
 
 def command_text(run: Run) -> str:

@@ -38,7 +38,7 @@ def test_same_seed_same_set_and_another_seed_another():
     assert first == second
     assert first.indices != other.indices
     assert first.sha256 != other.sha256
-    assert first.inputs(splits.train).shape == (100, 1, 8, 8)
+    assert first.samples(splits.train)[:].shape == (100, 1, 8, 8)
 
 
 def test_classes_have_equal_shares():
@@ -82,16 +82,16 @@ def test_size_must_be_positive(size):
 def test_broken_inputs_are_named(bad):
     splits = Splits("toy", Numbers([1, bad, 3], [0, 1, 2]), Numbers([9], [0]))
     with pytest.raises(DataError, match="1 calibration samples hold NaN or infinity, the first is 1"):
-        draw_calibration_set(splits, 3, 0).inputs(splits.train)
+        draw_calibration_set(splits, 3, 0).samples(splits.train)[:]
 
 
 def test_changed_data_is_noticed():
     splits = Splits("toy", Numbers([1, 2, 3], [0, 1, 2]), Numbers([9], [0]))
     drawn = draw_calibration_set(splits, 3, 0)
     with pytest.raises(DataError, match="changed"):
-        drawn.inputs(Numbers([1, 2, 4], [0, 1, 2]))
+        drawn.samples(Numbers([1, 2, 4], [0, 1, 2]))
     with pytest.raises(DataError, match="names sample 2 of 2"):
-        drawn.inputs(Numbers([1, 2], [0, 1]))
+        drawn.samples(Numbers([1, 2], [0, 1]))
 
 
 def test_json_round_trip_and_other_forms():
@@ -102,3 +102,23 @@ def test_json_round_trip_and_other_forms():
         with pytest.raises(DataError, match="not a calibration set"):
             CalibrationSet.from_json(broken)
     assert replace(drawn, seed=6) != drawn
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 2**20])
+def test_samples_come_in_the_order_that_was_asked_for_and_only_small_ones_stay(monkeypatch, kept_bytes):
+    monkeypatch.setattr("calibration.calibration_set.KEPT_BYTES", kept_bytes)
+    train = Numbers(range(10), [0] * 10)
+    read = []
+    train.inputs = lambda indices: read.append(len(indices)) or Numbers.inputs(train, indices)
+    drawn = draw_calibration_set(Splits("toy", train, Numbers([99], [0])), 10, 0)
+    order = np.array([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+    samples = drawn.samples(train, order)
+    assert samples[:].ravel().tolist() == order.tolist()
+    read.clear()
+    assert samples[np.array([2, 0])].ravel().tolist() == [4, 3]
+    batches = samples.batches(4)
+    for _ in range(2):
+        assert [batch.ravel().tolist() for batch in batches] == [[3, 1, 4, 0], [5, 9, 2, 6], [8, 7]]
+    assert len(batches) == 3
+    assert [batch.ravel().tolist() for batch in samples.batches(2, np.array([9, 0, 1]))] == [[7, 3], [1]]
+    assert max(read, default=0) == (0 if kept_bytes else 4)

@@ -57,3 +57,27 @@ def test_detections_in_a_crowd_are_neither_right_nor_wrong():
 def test_an_image_without_objects_is_right_if_nothing_is_found():
     found = [_found((0, 0.9, *BOX)), _found(), _found((0, 0.1, *BOX))]
     assert average_precision(found, [_truth((0, *BOX)), _truth(), _truth()], 1).per_image == pytest.approx([1, 1, 0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_resampled_images_score_as_a_data_set_of_their_copies(seed):
+    rng = np.random.default_rng(seed)
+    truths, found = zip(*(_random_image(rng) for _ in range(8)), strict=True)
+    counts = rng.multinomial(8, np.full(8, 1 / 8), size=6)
+    counts[0] = 1
+    resampled = average_precision(found, truths, 3).resampled(counts)
+    for drawn, value in zip(counts, resampled, strict=True):
+        copies = np.repeat(np.arange(8), drawn)
+        again = average_precision([found[i] for i in copies], [truths[i] for i in copies], 3)
+        assert value == pytest.approx(again.mean)
+
+
+def _random_image(rng):
+    """Up to four objects in a row and perhaps a crowd, some of them found, and a few false alarms."""
+    boxes = [(30 * n, 10, 30 * n + 20, 30) for n in range(rng.integers(0, 5))]
+    objects = [(rng.integers(0, 3), *box) for box in boxes]
+    shifts = rng.integers(0, 10, len(boxes))
+    rows = [(kind, rng.random(), x + s, y, r + s, b) for (kind, x, y, r, b), s in zip(objects, shifts, strict=True)]
+    rows += [(rng.integers(0, 3), rng.random(), 200, 10, 220, 30) for _ in range(rng.integers(0, 3))]
+    crowds = [(0, 190, 0, 230, 40)] if rng.random() < 0.3 else []
+    return _truth(*objects, crowds=crowds), _found(*sorted(rows, key=lambda row: -row[1]))

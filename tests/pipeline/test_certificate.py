@@ -3,13 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks.certificates import simulate
 from benchmarks.record_noise import RECORDINGS
-from pipeline.certificate import Protocol, accuracy_record, measure_best_dense, measure_speedup, verdict
-from pipeline.models.base import Score
+from pipeline.certificate import Protocol, measure_best_dense, measure_speedup, verdict
 from profilers.measure import Bench, Effort
 from profilers.statistics import Interval
 from targets.errors import RuntimeMissingError
@@ -74,18 +72,6 @@ def test_the_best_dense_is_the_fastest_of_all_that_run(bench: Bench, files: tupl
     times = measure_best_dense(bench, [get_runtime("onnxruntime"), get_runtime("openvino")], files[0], seed=0)
     assert {time.runtime for time in times} == {"onnxruntime", "openvino"}
     assert times == sorted(times, key=lambda time: time.latency_s)
-
-
-def test_the_accuracy_interval_is_paired() -> None:
-    rng = np.random.default_rng(0)
-    hits = (rng.random(2000) < 0.9).astype(float)
-    worse = hits.copy()
-    worse[np.flatnonzero(hits)[:20]] = 0
-    record = accuracy_record(Score("top-1", hits.mean(), hits), Score("top-1", worse.mean(), worse))
-    assert record["difference"] == pytest.approx(-0.01)
-    assert -0.016 < record["ci_low"] < -0.01 < record["ci_high"] < -0.004
-    same = accuracy_record(Score("top-1", hits.mean(), hits), Score("top-1", hits.mean(), hits))
-    assert same["ci_low"] == same["ci_high"] == 0
 
 
 def test_with_recorded_noise_equal_networks_are_never_certified_and_faster_ones_are() -> None:

@@ -173,6 +173,7 @@ def realistic_files() -> Files:
                 "out": "runs/a",
             },
             "stage_seconds": {"probe": 21.0, "profile": 171.4, "database": 44.1, "search": 96.4, "certify": 130.2},
+            "stage_peak_bytes": {"database": 3_100_000_000, "search": 3_400_000_000},
             "versions": {"spdy-edge": "0.1.0"},
             "command": ["/opt/env/bin/pipeline", "run", "--target", "intel", "--speedup", "3", "--out", "runs/a"],
         },

@@ -367,3 +367,9 @@ def test_any_odd_value_gives_a_report_or_a_clear_error(path: tuple[Any, ...], va
             text = str(error)
     assert text.startswith("# Speedup report") or f"{path[0]}.json" in text
     assert not {"nan", "inf", "None"} & set(text.split())
+
+
+def test_time_and_memory_of_the_stages_are_told(files: Files, folder_of: FolderOf) -> None:
+    stages = table(build_summary(folder_of(files)), "Time of the stages")
+    assert dict(stages.rows)["database"] == "44.1 s, 3.1 GB"
+    assert dict(stages.rows)["probe"] == "21.0 s"

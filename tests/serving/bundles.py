@@ -1,13 +1,20 @@
-"""A small bundle that is made by hand: a network of three layers with everything that serving needs."""
+"""Small bundles made by hand, with everything that serving needs."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+from torch import nn
+
+from calibration.datasets import Splits
 from calibration.pictures import Preprocessing
 from pipeline.bundle import write_bundle
-from pipeline.export import export_openvino_ir
+from pipeline.export import export_onnx, export_openvino_ir
+from pipeline.models.base import ModelAdapter
 from pipeline.run_folder import write_json
+from pipeline.serving.describe import tensor_spec
 from pipeline.serving.record import ServingRecord, TensorSpec
 from tests.targets.test_runtimes import BATCH, make_weights, write_model
 
@@ -41,3 +48,31 @@ def write_bundle_around(folder: Path, **changes: Any) -> Path:
     names = ("model.onnx", "openvino/model.xml", "openvino/model.bin", "serving.json", "certificate.json")
     write_bundle(folder / "bundle", {name: folder / name for name in names}, {"status": "certified"})
     return folder / "bundle"
+
+
+def bundle_of(
+    folder: Path, adapter: ModelAdapter, weights: Path, data: Path, input_size: int, batch_size: int = 2
+) -> tuple[Path, nn.Module, Splits]:
+    """A bundle of a family's dense network as the pipeline exports it, the network, and its data."""
+    splits = adapter.load_data(data, weights, input_size)
+    network = adapter.load(weights, splits)
+    path = folder / "model.onnx"
+    export_onnx(adapter.deployed(network), adapter.feeds(splits.test.inputs(np.arange(batch_size))), path)
+    graph = onnx.load(path).graph
+    record = replace(
+        RECORD,
+        model=adapter.name,
+        task=adapter.task,
+        inputs=tuple(map(tensor_spec, graph.input)),
+        output=tensor_spec(graph.output[0]),
+        batch_size=batch_size,
+        preprocessing=splits.test.preprocessing,
+        classes=splits.test.classes,
+    )
+    write_json(folder / "serving.json", record.to_json())
+    write_json(folder / "certificate.json", {"schema": 1, "status": "certified", "measured_speedup": 2.0})
+    for name, content in splits.bundled.items():
+        (folder / name).write_text(content)
+    names = ("model.onnx", "serving.json", "certificate.json", *splits.bundled)
+    write_bundle(folder / "bundle", {name: folder / name for name in names}, {"status": "certified"})
+    return folder / "bundle", network, splits

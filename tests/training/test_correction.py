@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from calibration.batch_norm import reestimate_batch_norm
+from calibration.calibration_set import CalibrationSamples
 from pipeline.models.inference import torch_predict
 from pipeline.training.correction import CorrectionSettings, match_outputs
 from pipeline.training.masks import nonzero_masks
 from targets.errors import ArtifactError
 from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network, pruned_network
 
-INPUTS = DATA.train.inputs(np.arange(128))
+SAMPLES = CalibrationSamples(DATA.train, np.arange(128))
+INPUTS = SAMPLES[:]
 SETTINGS = CorrectionSettings(passes=8, batch_size=32)
 
 
@@ -23,7 +25,7 @@ def _distance(model) -> float:
 
 
 def _correct(model, masks, settings=SETTINGS, **more):
-    return match_outputs(model, dense_network(), INPUTS, BLOCKS, masks, ADAPTER.calibration_loss, settings, **more)
+    return match_outputs(model, dense_network(), SAMPLES, BLOCKS, masks, ADAPTER.calibration_loss, settings, **more)
 
 
 def test_correction_lowers_the_loss_on_unseen_data_and_keeps_the_masks():
@@ -62,7 +64,7 @@ def test_the_dense_network_is_left_as_it_is():
     dense = dense_network()
     state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
     model, masks = pruned_network(0.8)
-    match_outputs(model, dense, INPUTS, BLOCKS, masks, ADAPTER.calibration_loss, SETTINGS)
+    match_outputs(model, dense, SAMPLES, BLOCKS, masks, ADAPTER.calibration_loss, SETTINGS)
     assert all(torch.equal(tensor, state[name]) for name, tensor in dense.state_dict().items())
     assert not dense.get_submodule("layer1.0")._forward_hooks
     assert not model.get_submodule("layer1.0")._forward_hooks
@@ -92,7 +94,14 @@ def test_augmented_inputs_are_drawn_for_the_learnt_samples_alone():
 
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="at least 4 calibration samples, not 3"):
-        match_outputs(dense_network(), dense_network(), INPUTS[:3], BLOCKS, {}, ADAPTER.calibration_loss)
+        match_outputs(
+            dense_network(),
+            dense_network(),
+            CalibrationSamples(DATA.train, np.arange(3)),
+            BLOCKS,
+            {},
+            ADAPTER.calibration_loss,
+        )
 
 
 def test_a_network_that_gives_nan_is_an_artifact_error():

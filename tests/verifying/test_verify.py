@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.certificate import Protocol
+from pipeline.serving.record import TensorSpec
+from pipeline.verifying.outputs import read_sample
 from pipeline.verifying.verify import Verification, VerifyOptions, place_of_record, verify
 from profilers.measure import Effort
 from targets.errors import ArtifactError, ConfigError, RuntimeMissingError, UnreachableError
@@ -145,6 +147,20 @@ def test_accuracy_on_a_sample_is_compared_with_the_loss_that_was_certified(bundl
         )
     with pytest.raises(ConfigError, match="is no sample"):
         verify(bundle, replace(UNMEASURED, sample=tmp_path / "none.npz"))
+
+
+def test_samples_hold_every_input_and_judge_classifiers_alone(tmp_path: Path) -> None:
+    labels, tokens = np.arange(3), np.ones((3, 8), np.int64)
+    path = sample(tmp_path / "texts.npz", input_ids=tokens, attention_mask=2 * tokens, labels=labels)
+    ids, mask, types = (TensorSpec(n, (1, 8), "int64") for n in ("input_ids", "attention_mask", "token_type_ids"))
+    feeds, read = read_sample(path, [ids, mask])
+    assert {name: int(array[0, 0]) for name, array in feeds.items()} == {"input_ids": 1, "attention_mask": 2}
+    assert list(read) == [0, 1, 2]
+    with pytest.raises(ConfigError, match=r"npz file with input_ids, token_type_ids \[n, …\] and labels"):
+        read_sample(path, [ids, types])
+    detector = runnable_bundle(tmp_path / "detector", task="object-detection")
+    with pytest.raises(ConfigError, match=r"does object-detection\. Leave the sample out"):
+        verify(detector, replace(UNMEASURED, sample=path))
 
 
 def test_records_never_touch_the_bundle_or_each_other(bundle: Path, tmp_path: Path) -> None:
