@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from pipeline.certificate import (
     Certificate,
@@ -21,7 +20,7 @@ from pipeline.certificate import (
     verdict,
 )
 from pipeline.context import Run
-from pipeline.export import unit_initialisers
+from pipeline.graph import ExportedGraph
 from pipeline.measuring import PlanBench
 from pipeline.models.base import Predict, Score
 from pipeline.plan import load_plan
@@ -141,9 +140,9 @@ def _samples(process: ProcessSamples) -> dict[str, Any]:
 
 
 def sparsity_of(run: Run) -> float:
-    """Fraction of zeros over the weights of all units, dense ones too, in the exported file."""
-    weights = _unit_weights(run)
-    return float(sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights))
+    """Share of all units' dense weights, dense units' too, that is zero or gone in the exported file."""
+    left = sum(int(np.count_nonzero(w)) for w in _unit_weights(run))
+    return 1.0 - left / sum(unit.parameters for unit in run.units)
 
 
 def sparse_bytes(run: Run) -> int:
@@ -152,9 +151,8 @@ def sparse_bytes(run: Run) -> int:
 
 
 def _unit_weights(run: Run) -> list[Any]:
-    path = run.folder.file("model.onnx")
-    names = set(unit_initialisers(path, run.units).values())
-    return [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if t.name in names]
+    graph = ExportedGraph(onnx.load(run.folder.file("model.onnx")))
+    return [graph.weight(layer.name) for unit in run.units for layer in unit.layers]
 
 
 def _further_metrics(dense: Score, compressed: Score) -> dict[str, dict[str, float]]:

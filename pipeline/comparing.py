@@ -28,7 +28,7 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
     }
     rows, unreachable = [ours], {}
     for allocator in BASELINES:
-        if allocator != plan["allocator"]:
+        if allocator != plan["allocator"] and (allocator != "global-magnitude" or run.only_unstructured):
             try:
                 rows.append(_baseline(run, allocator, database_key))
             except SpeedupError as error:

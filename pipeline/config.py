@@ -36,6 +36,9 @@ class RunConfig(BaseModel):
         None, description="pixels a side or tokens of one input; default: the target's, else the model's usual size"
     )
     strict_target: bool = Field(False, description="stop (exit 7) when this host is not of the target's vendor")
+    families: str | None = Field(
+        None, description="ways to compress, such as channel,int8; default: all that the runtime gains from"
+    )
     epochs: int = Field(0, ge=0, description="epochs of gradual pruning; 0: post-training correction only")
     max_drop: float | None = Field(
         None, ge=0, description="accuracy points that may be lost, such as 1.0; more is exit 4"

@@ -19,6 +19,10 @@ from calibration.datasets import Splits
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.export import PlanPatcher, export_onnx
+from pipeline.families.choice import chosen_families
+from pipeline.families.int8 import PRECISION, Ranges
+from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
+from pipeline.families.registry import all_levels, levels_of, units_of
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
@@ -29,11 +33,13 @@ from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import Capability, RuntimeCapability
 from targets.errors import ArtifactError, SpeedupError
 from targets.host import HostFingerprint
-from targets.levels import Level, sparsity_grid
+from targets.levels import Level
 from targets.registry import RuntimeInfo
 from targets.target import Target
 
 DEFAULT_MODEL = "resnet:digits"
+RANGE_SAMPLES = 256
+"""Calibration samples that the ranges of activations are taken from."""
 
 
 @dataclass
@@ -58,7 +64,7 @@ class Run:
         asked = self.target.runtime
         self.capability = capability.of(asked) if asked else capability.best()
         self.runtime = next(info for info in self.candidates if info.name == self.capability.name)
-        promise = f"{self.capability.promise:.2f}x at 90% to 99% sparsity in the probe"
+        promise = f"{promised(self.capability)} in the probe"
         why = "asked for" if asked else f"promises the most of {', '.join(info.name for info in self.candidates)}"
         self.reporter.say(
             f"runtime {self.runtime.name} {self.runtime.version} ({why}: {promise}), {self.target.threads} threads, "
@@ -74,10 +80,10 @@ class Run:
         assert self.capability is not None, "the probe stage comes first"
         if not self.capability.gains:
             raise SpeedupError(
-                f"{self.config.speedup:g}x is unreachable on {self.capability.name}: at 90% to 99% zeros the probe ran "
-                f"{self.capability.promise:.2f}x as fast as dense, so that {self.capability.promise:.2f}x is the most "
-                "that unstructured sparsity can give here.\nChoose a runtime that gains from zeros (`pipeline runtimes "
-                "install deepsparse`, then --runtime deepsparse), or look at `pipeline probe`."
+                f"{self.config.speedup:g}x is unreachable on {self.capability.name}: the probe ran "
+                f"{promised(self.capability)} as fast as dense, and that is the most that it can give here.\n"
+                "Choose a runtime that gains more (`pipeline runtimes install deepsparse`, then --runtime deepsparse), "
+                "or look at `pipeline probe`."
             )
 
     @cached_property
@@ -100,19 +106,40 @@ class Run:
         return copy.deepcopy(self.dense)
 
     @cached_property
+    def families(self) -> tuple[str, ...]:
+        """Families that plans may use: those asked for, else all that the runtime can gain from."""
+        assert self.runtime is not None, "the probe stage chooses the runtime"
+        return chosen_families(self.config.families, self.runtime)
+
+    @property
+    def only_unstructured(self) -> bool:
+        """Whether all units have the same levels, in the order of their errors."""
+        return self.families == ("unstructured",)
+
+    @cached_property
     def units(self) -> list[Unit]:
         """Every unit in execution order."""
-        return self.adapter.units(self.dense, torch.from_numpy(self.splits.train.inputs(np.arange(1))))
+        layers = self.adapter.units(self.dense, torch.from_numpy(self.splits.train.inputs(np.arange(1))))
+        return units_of(layers, self.adapter.widths(self.dense), self.families)
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """Levels of every prunable unit, dense first."""
-        return sparsity_grid(count=self.config.levels - 1)
+        """Levels of all units together, dense first."""
+        return all_levels(self.units, self.families, self.config.levels)
+
+    def levels_of(self, unit: Unit) -> tuple[Level, ...]:
+        """The levels of one unit, dense first."""
+        return levels_of(unit, self.families, self.config.levels)
 
     @cached_property
     def table_units(self) -> tuple[TableUnit, ...]:
         """The units as the latency table sees them."""
-        return tuple(TableUnit(u.name, u.latency_group, u.macs, u.prunable) for u in self.units)
+        position = {level: index for index, level in enumerate(self.levels)}
+
+        def own(unit: Unit) -> tuple[int, ...]:
+            return () if self.only_unstructured else tuple(position[level] for level in self.levels_of(unit))
+
+        return tuple(TableUnit(u.name, u.latency_group, u.macs, u.prunable, own(u)) for u in self.units)
 
     @cached_property
     def calibration(self) -> CalibrationSet:
@@ -156,7 +183,26 @@ class Run:
     @cached_property
     def patcher(self) -> PlanPatcher:
         """Writes plans into the dense network's file."""
-        return PlanPatcher(self.dense_onnx, self.units)
+        return PlanPatcher(self.dense_onnx, self.units, self.ranges)
+
+    @cached_property
+    def ranges(self) -> Ranges | None:
+        """What int8 needs to know of every layer, None where no plan may have it; kept in the run folder."""
+        if PRECISION not in self.families:
+            return None
+        path, size = self.folder.file("ranges.json"), self.target.batch_size
+        inputs = self.calibration_inputs[:RANGE_SAMPLES]
+        rows = np.resize(np.arange(len(inputs)), -(-len(inputs) // size) * size).reshape(-1, size)
+        layers = [layer.name for unit in self.units for layer in unit.layers]
+        largest = largest_weight(self.host.isa)
+
+        def work() -> None:
+            batches = (self.adapter.feeds(inputs[batch]) for batch in rows)
+            write_json(path, ranges_to_json(measure_ranges(self.dense_onnx, layers, batches, largest)))
+
+        key = digest("ranges", self.model_key, self.calibration.sha256, size, layers, largest)
+        self.folder.stage("ranges", key, [path.name], work)
+        return ranges_from_json(read_json(path))
 
     @cached_property
     def bench_inputs(self) -> Path:
@@ -219,6 +265,17 @@ class Run:
         return digest(
             self.host.id, self.runtime.name, self.runtime.version, self.target.threads, self.target.batch_size
         )
+
+
+def promised(capability: RuntimeCapability) -> str:
+    """What the probe says of a runtime's families, in words."""
+    amounts = {
+        "unstructured": "at 90% to 99% sparsity",
+        "channel": "at half to a quarter of the channels",
+        "int8": "in int8",
+    }
+    said = [f"{promise:.2f}x {amounts[family]}" for family, promise in capability.promises.items()]
+    return ", ".join(said) or "1.00x (no family of levels)"
 
 
 def _tensor_digest(value: torch.Tensor) -> str:

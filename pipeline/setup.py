@@ -77,7 +77,7 @@ def choose_candidates(target: Target, may_install: bool, reporter: Reporter) -> 
     if target.runtime:
         return [get_runtime(target.runtime)]
     found = installed_runtimes()
-    if may_install and not any(info.families for info in found):
+    if may_install and not any("unstructured" in info.families for info in found):
         reporter.say("no installed runtime gains from zeros: installing DeepSparse (evaluation licence, about 0.5 GB)")
         try:
             install_runtime(DEEPSPARSE, reporter)

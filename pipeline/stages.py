@@ -22,7 +22,9 @@ from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
-from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
+from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
+from pipeline.families.ranges import largest_weight
+from pipeline.families.registry import layer_plans
 from pipeline.measuring import PlanBench
 from pipeline.parity import check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
@@ -31,7 +33,7 @@ from pipeline.provenance.record import provenance
 from pipeline.provenance.sbom import write_sbom
 from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
-from pipeline.recovery import recover
+from pipeline.recovery import in_int8, recover
 from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
@@ -106,7 +108,8 @@ def profile_stage(run: Run) -> None:
         table.save(path)
 
     config = run.config
-    key = digest("profile", run.host_key, run.model_key, config.speedup, config.seed, config.levels, config.plans)
+    levels = config.levels if run.only_unstructured else [config.levels, run.families]
+    key = digest("profile", run.host_key, run.model_key, config.speedup, config.seed, levels, config.plans)
     run.folder.stage("profile", key, [path.name], work)
     table = LatencyTable.load(path)
     run.reporter.say(
@@ -147,27 +150,37 @@ def calibrate_stage(run: Run) -> None:
 def database_key(run: Run) -> str:
     """What the database depends on."""
     config = run.config
-    return digest("database", run.model_key, run.calibration.sha256, config.levels, config.criterion, config.solver)
+    levels = config.levels if run.only_unstructured else [config.levels, run.families]
+    return digest("database", run.model_key, run.calibration.sha256, levels, config.criterion, config.solver)
 
 
 def database_stage(run: Run) -> None:
     """Statistics and levels → database/."""
-    folder = run.folder.file("database")
-    units = [unit for unit in run.units if unit.prunable]
+    folder, config = run.folder.file("database"), run.config
+    layers = [layer for unit in run.units if unit.prunable for layer in unit.layers]
 
     def work() -> None:
         inputs = torch.split(torch.from_numpy(run.calibration_inputs), run.adapter.recipe.statistics_batch)
         model = run.copy_of_dense()
-        with run.reporter.task("reconstructing", len(units)) as task:
+        with run.reporter.task("reconstructing", len(layers)) as task:
             build_database(
-                units,
+                layers,
                 model.state_dict(),
-                collect_statistics(model, [unit.name for unit in units], inputs),
+                collect_statistics(model, [layer.name for layer in layers], inputs),
                 run.levels,
                 folder,
-                criterion=run.config.criterion,
-                solver=run.config.solver,
+                criterion=config.criterion,
+                solver=config.solver,
                 progress=lambda done, total, name: task.update(done, name, total),
+                plans=None
+                if run.only_unstructured
+                else layer_plans(
+                    run.units,
+                    {unit.name: run.levels_of(unit) for unit in run.units},
+                    config.criterion,
+                    config.solver,
+                    largest_weight(run.host.isa),
+                ),
             )
 
     run.folder.stage("database", database_key(run), [folder.name], work)
@@ -232,8 +245,11 @@ def export_stage(run: Run) -> None:
 
     def work() -> None:
         model = run.network(checkpoint)
+        plan, _ = load_plan(run.folder.file("plan.json"), run.units)
         record = export_onnx(run.adapter.deployed(model), run.example, model_path)
-        zeros = assert_zeros_survive(model_path, run.units, model)
+        zeros = assert_zeros_survive(model_path, [layer for unit in run.units for layer in unit.layers], model)
+        record = finish_file(model_path, record, run.units, plan, run.ranges)
+        in_int8(run, model, plan)
         export_openvino_ir(model_path, ir_path)
         parities = check_exports(run, model, model_path, ir_path)
         write_golden(run, model_path, run.folder.file("golden.safetensors"))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .onnx_graph import Node, read_graph
 
 NAME = "onnxruntime"
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = ("channel", "int8")
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 

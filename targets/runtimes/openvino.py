@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NAME = "openvino"
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = ("channel", "int8")
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
