@@ -6,12 +6,15 @@ import numpy as np
 
 from pipeline.compression.database import Database
 from pipeline.context import Run
+from pipeline.families.int8 import PRECISION
+from pipeline.measuring import PlanBench
 from pipeline.plan import load_plan
-from pipeline.recovery import corrected_network
+from pipeline.recovery import accuracy_of, corrected_network, in_int8
 from pipeline.run_folder import read_json
 from pipeline.searching import Searcher, solve_in_loop
 from profilers.latency_table import Choice, LatencyTable
 from targets.errors import SpeedupError
+from targets.levels import Level
 
 BASELINES = ("uniform", "global-magnitude")
 
@@ -33,8 +36,26 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
                 rows.append(_baseline(run, allocator, database_key))
             except SpeedupError as error:
                 unreachable[allocator] = str(error)
+    if PRECISION in run.families:
+        rows.append(_plain_int8(run))
     correction = f"batch norm re-estimated, outputs matched in {run.config.correction_passes} passes"
-    return {"schema": 1, "rows": [row | {"correction": correction} for row in rows], "unreachable": unreachable}
+    return {"schema": 1, "rows": [{"correction": correction} | row for row in rows], "unreachable": unreachable}
+
+
+def _plain_int8(run: Run) -> dict[str, Any]:
+    """All layers in int8 and nothing else: what a user would pick without a search."""
+    level = run.levels.index(Level(precision=PRECISION))
+    choice = tuple(unit.nearest_level(level) for unit in run.table_units)
+    (measured, *_) = PlanBench(run).solved(choice, {}, [])
+    network = run.copy_of_dense()
+    return {
+        "allocator": "plain int8",
+        "measured_speedup": 1 / measured.relative,
+        "accuracy": accuracy_of(run, in_int8(run, network, run.plan_of(choice))),
+        "sparsity": 0.0,
+        "is_ours": False,
+        "correction": "none",
+    }
 
 
 def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:

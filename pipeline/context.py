@@ -31,7 +31,7 @@ from pipeline.tracking.events import Tracker
 from profilers.latency_table import TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import Capability, RuntimeCapability
-from targets.errors import ArtifactError, SpeedupError
+from targets.errors import ArtifactError, ConfigError, SpeedupError
 from targets.host import HostFingerprint
 from targets.levels import Level
 from targets.registry import RuntimeInfo
@@ -229,6 +229,14 @@ class Run:
     def check_inputs(self) -> None:
         """Load what the user gave, so that a mistake in it shows before anything is measured."""
         _ = self.dense, self.calibration
+        floor = self.config.min_accuracy
+        if floor is not None:
+            dense = 100 * self.adapter.evaluate(self.predict(self.dense), self.splits).value
+            if dense < floor:
+                raise ConfigError(
+                    f"--min-accuracy {floor:g} is above the dense network's {self.adapter.metric}, {dense:.2f}%. "
+                    "Ask for less than that, or give better --weights."
+                )
 
     def network(self, checkpoint: Path) -> nn.Module:
         """The network with the weights of a checkpoint of this run, in eval mode.

@@ -26,7 +26,7 @@ class ExportedGraph:
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         stored = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
         self._stored = {name: source for name, source in stored.items() if source in self.tensors}
-        self._layers = {
+        self._layers: dict[str, onnx.NodeProto] = {
             module_path(node.name): node
             for node in model.graph.node
             if node.op_type in WEIGHT_OPERATORS and self._stored.get(node.input[1], node.input[1]) in self.tensors
@@ -62,7 +62,7 @@ class ExportedGraph:
 
     def values(self, tensor: str) -> NDArray[np.float32]:
         """An initialiser's values."""
-        return numpy_helper.to_array(self.tensors[tensor])  # type: ignore[no-any-return]
+        return numpy_helper.to_array(self.tensors[tensor])
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
         """Nodes that a tensor goes into."""

@@ -6,7 +6,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig
+from pipeline.config import AUTO_RUNTIME, RunConfig
 from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.run_folder import RunFolder
@@ -34,7 +34,7 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
     """
     target = load_target(
         config.target,
-        runtime=config.runtime,
+        runtime=None if config.runtime == AUTO_RUNTIME else config.runtime,
         batch_size=config.batch_size,
         threads=config.threads,
         input_size=config.input_size,

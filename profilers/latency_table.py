@@ -127,8 +127,8 @@ class LatencyTable:
         """
         costs = self.seconds.copy()
         prunable = np.array([unit.prunable for unit in self.units])
-        kinds = [kind_of(level) for level in self.levels]
-        costs[np.ix_(prunable, [kind == kinds[0] for kind in kinds])] += self.border_s
+        like_dense = np.array([kind_of(level) == kind_of(DENSE) for level in self.levels])
+        costs[np.ix_(prunable, like_dense)] += self.border_s
         return np.where(self.available(), costs, np.inf)
 
     def available(self) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -59,14 +60,15 @@ def _prune(weight: NDArray[np.float32], sparsity: float) -> NDArray[np.float32]:
 
 def _chain(operation: str, weights: Weights, batch: int, width: int, in_int8: bool = False) -> onnx.ModelProto:
     """Layers with ReLUs between; in int8 as pairs of QuantizeLinear and DequantizeLinear around each of them."""
-    tensors = {f"w{number}": weight for number, weight in enumerate(weights)}
-    nodes, name = [], "input"
+    tensors: dict[str, NDArray[Any]] = {f"w{number}": weight for number, weight in enumerate(weights)}
+    nodes: list[onnx.NodeProto] = []
+    name = "input"
     for number in range(len(weights)):
         weight = f"w{number}"
         if in_int8:
             name, weight = _quantised(nodes, tensors, name, weight)
         layer, activation = f"c{number}", f"r{number}"
-        settings = {"pads": [1] * 4, "kernel_shape": [3, 3]} if operation == "conv3x3" else {}
+        settings: dict[str, Any] = {"pads": [1] * 4, "kernel_shape": [3, 3]} if operation == "conv3x3" else {}
         kind = "Conv" if operation == "conv3x3" else "MatMul"
         nodes.append(helper.make_node(kind, [name, weight], [layer], **settings))
         nodes.append(helper.make_node("Relu", [layer], [activation]))
@@ -85,11 +87,11 @@ def _chain(operation: str, weights: Weights, batch: int, width: int, in_int8: bo
 
 
 def _quantised(
-    nodes: list[onnx.NodeProto], tensors: dict[str, NDArray[np.generic]], name: str, weight: str | None
+    nodes: list[onnx.NodeProto], tensors: dict[str, NDArray[Any]], name: str, weight: str | None
 ) -> tuple[str, str]:
     """Names of an activation and a weight that went through 8 bits."""
-    tensors |= {"scale": np.float32(0.05), "zero": np.uint8(0), "weight_scale": np.float32(0.002)}
-    tensors["weight_zero"] = np.int8(0)
+    tensors |= {"scale": np.array(0.05, np.float32), "zero": np.array(0, np.uint8)}
+    tensors |= {"weight_scale": np.array(0.002, np.float32), "weight_zero": np.array(0, np.int8)}
     rounded, back = f"{name}.uint8", f"{name}.back"
     nodes.append(helper.make_node("QuantizeLinear", [name, "scale", "zero"], [rounded]))
     nodes.append(helper.make_node("DequantizeLinear", [rounded, "scale", "zero"], [back]))

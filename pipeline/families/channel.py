@@ -31,10 +31,10 @@ class Channel:
         if not unit.cuts:
             return ()
         narrowest = min(unit.cuts, key=lambda cut: cut.count // cut.step)
-        most = min(count - 1, MOST_LEVELS)
-        kept = range(narrowest.step, narrowest.count, narrowest.step)
-        chosen = np.unique(np.linspace(0, len(kept) - 1, min(most, len(kept))).round().astype(int)) if kept else []
-        amounts = [round(1 - kept[position] / narrowest.count, 4) for position in reversed(chosen)]
+        widths = range(narrowest.step, narrowest.count, narrowest.step)
+        most = min(count - 1, MOST_LEVELS, len(widths))
+        chosen = sorted({round(position) for position in np.linspace(0, len(widths) - 1, most)}, reverse=True)
+        amounts = [round(1 - widths[position] / narrowest.count, 4) for position in chosen]
         return tuple(Level(self.name, amount) for amount in amounts)
 
     def layer_level(self, unit: Unit, layer: str, level: Level) -> Level:

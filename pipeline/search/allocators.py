@@ -118,7 +118,8 @@ def _nearest(problem: Problem, level: int) -> NDArray[np.int64]:
         for own in problem.levels
     ]
     has = np.isfinite(problem.errors) & np.isfinite(problem.costs)
-    return np.where(has, distance, np.inf).argmin(axis=1)
+    nearest: NDArray[np.int64] = np.where(has, distance, np.inf).argmin(axis=1)
+    return nearest
 
 
 def global_magnitude(problem: Problem) -> Allocation:
