@@ -72,16 +72,20 @@ class Run:
         )
 
     def require_gain(self) -> None:
-        """Stop where no level can buy time.
+        """Stop where no level can buy time, and say which of the families asked for cannot.
 
         Raises:
-            SpeedupError: the runtime gains nothing from the families that it has.
+            SpeedupError: the runtime gains nothing from the families that it has, or from those asked for.
         """
         assert self.capability is not None, "the probe stage comes first"
-        if not self.capability.gains:
+        idle = [family for family in self.families if family not in self.capability.gaining]
+        if idle and len(idle) < len(self.families):
+            self.reporter.warn(f"{', '.join(idle)} gains nothing here: {promised(self.capability)} in the probe")
+        if len(idle) == len(self.families):
             raise SpeedupError(
-                f"{self.config.speedup:g}x is unreachable on {self.capability.name}: the probe ran "
-                f"{promised(self.capability)} as fast as dense, and that is the most that it can give here.\n"
+                f"{self.config.speedup:g}x is unreachable on {self.capability.name} with "
+                f"{', '.join(self.families) or 'no family of levels'}: next to dense the probe ran "
+                f"{promised(self.capability)}.\n"
                 "Choose a runtime that gains more (`pipeline runtimes install deepsparse`, then --runtime deepsparse), "
                 "or look at `pipeline probe`."
             )
@@ -107,8 +111,11 @@ class Run:
 
     @cached_property
     def families(self) -> tuple[str, ...]:
-        """Families that plans may use: those asked for, else all that the runtime can gain from."""
+        """Families that plans may use: those asked for, else all that the runtime gains from in the probe."""
         assert self.runtime is not None, "the probe stage chooses the runtime"
+        gaining = self.capability.gaining if self.capability else ()
+        if self.config.families is None:
+            return gaining or self.runtime.families
         return chosen_families(self.config.families, self.runtime)
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.config import AUTO_RUNTIME, RunConfig
 from pipeline.console import Reporter
 from pipeline.context import Run
+from pipeline.families.choice import chosen_families
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
 from targets import environments
@@ -45,6 +46,8 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
         _say_proxy(config, target, host, reporter)
     tracker = open_tracker(config.track, folder.path, reporter.warn)
     candidates = choose_candidates(target, config.install, reporter)
+    if len(candidates) == 1:
+        chosen_families(config.families, candidates[0])  # a typo shows now, not after the probe
     return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker)
 
 

@@ -71,9 +71,14 @@ class RuntimeCapability:
         return max([row.speedup for row in self.rows if row.speedup], default=1.0)
 
     @property
+    def gaining(self) -> tuple[str, ...]:
+        """Families that are worth a search here."""
+        return tuple(family for family, promise in self.promises.items() if promise >= GAINS_FROM)
+
+    @property
     def gains(self) -> bool:
         """Whether a search can be worth its while here."""
-        return any(promise >= GAINS_FROM for promise in self.promises.values())
+        return bool(self.gaining)
 
 
 @dataclass(frozen=True, slots=True)
