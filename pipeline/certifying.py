@@ -91,7 +91,7 @@ def _certificate(
         baseline={"runtime": runtime.name, "precision": "fp32", "latency_s": evidence.baseline_s},
         compressed={
             "runtime": runtime.name,
-            "precision": "fp32",
+            "precision": " and ".join(sorted({unit["level"]["precision"] for unit in plan["units"]})),
             "latency_s": evidence.compressed_s,
             "sparsity": sparsity_of(run),
         },

@@ -32,6 +32,11 @@ class ExportedGraph:
             if node.op_type in WEIGHT_OPERATORS and self._stored.get(node.input[1], node.input[1]) in self.tensors
         }
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers with constant weights, in the graph's order."""
+        return tuple(self._layers)
+
     def is_transposed(self, layer: str) -> bool:
         """Whether the file keeps the weight as [in, out]: that of a linear layer over sequences."""
         return bool(self.node(layer).op_type == "MatMul")

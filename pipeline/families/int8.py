@@ -58,10 +58,12 @@ class Ranges:
     Args:
         layers: name → ranges.
         largest_weight: that the CPU's arithmetic takes.
+        fixed: those of the layers that are in no unit, such as shortcuts that select channels.
     """
 
     layers: Mapping[str, LayerRanges]
     largest_weight: int = LARGEST_WEIGHT
+    fixed: Sequence[str] = ()
 
 
 def rounded(weight: Matrix, largest: int = LARGEST_WEIGHT) -> Matrix:
@@ -88,7 +90,8 @@ class InputQuantisers:
     def __init__(self, model: nn.Module, ranges: Ranges) -> None:
         self._enabled: frozenset[str] = frozenset()
         for name, found in ranges.layers.items():
-            model.get_submodule(name).register_forward_pre_hook(self._hook(name, found.input))
+            if name not in ranges.fixed:
+                model.get_submodule(name).register_forward_pre_hook(self._hook(name, found.input))
 
     def enable(self, layers: Collection[str]) -> None:
         """Round the inputs of these layers and of no others."""
@@ -120,12 +123,16 @@ def quantise(graph: ExportedGraph, layers: Sequence[str], ranges: Ranges) -> Non
     """Write layers of an exported graph in int8, in place, as pairs of QuantizeLinear and DequantizeLinear.
 
     A tensor that a quantised layer reads is quantised for all who read it, so that residual sums are in int8 as well;
-    what a quantised convolution gives is quantised where nothing but a ReLU lies before the next int8 tensor.
+    what a quantised convolution gives is quantised where nothing but a ReLU lies before the next int8 tensor. A fixed
+    convolution follows what it reads.
     """
     writer = _Writer(graph, ranges)
     for layer in layers:
         writer.quantise_layer(layer)
-    for layer in layers:
+    followers = [layer for layer in ranges.fixed if writer.reads_int8(layer)]
+    for layer in followers:
+        writer.quantise_layer(layer)
+    for layer in (*layers, *followers):
         writer.quantise_output(layer)
     graph.sort()
 
@@ -136,6 +143,11 @@ class _Writer:
     def __init__(self, graph: ExportedGraph, ranges: Ranges) -> None:
         self._graph, self._ranges = graph, ranges
         self._quantised: dict[str, str] = {}
+
+    def reads_int8(self, layer: str) -> bool:
+        """Whether a layer is a convolution whose input another layer has in int8."""
+        node = self._graph.node(layer)
+        return node.op_type == "Conv" and node.input[0] in self._quantised.values()
 
     def quantise_layer(self, layer: str) -> None:
         node, found = self._graph.node(layer), self._ranges.layers[layer]

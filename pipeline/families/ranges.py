@@ -20,18 +20,19 @@ def largest_weight(isa: Sequence[str]) -> int:
 
 
 def measure_ranges(path: Path, layers: Sequence[str], batches: Iterable[Feeds], largest: int) -> Ranges:
-    """Smallest and largest values of what goes into layers and comes out of them.
+    """Smallest and largest values of what goes into every layer of a graph and comes out of it.
 
     Args:
         path: ONNX file of the dense network.
-        layers: their names in the network.
+        layers: names of those that are in a unit.
         batches: inputs, each of the file's batch size.
         largest: see `Ranges`.
     """
     import onnxruntime
 
     graph = ExportedGraph(onnx.load(path))
-    tensors = {layer: (graph.node(layer).input[0], graph.output(layer)) for layer in layers}
+    tensors = {layer: (graph.node(layer).input[0], graph.output(layer)) for layer in graph.layers}
+    fixed = tuple(layer for layer in graph.layers if layer not in set(layers))
     names = list(dict.fromkeys(name for pair in tensors.values() for name in pair))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -41,7 +42,7 @@ def measure_ranges(path: Path, layers: Sequence[str], batches: Iterable[Feeds], 
     lows = np.minimum(found[:, : len(names)].min(axis=0), 0.0)
     highs = np.maximum(found[:, len(names) :].max(axis=0), 0.0)
     spans = {name: Range(float(low), float(high)) for name, low, high in zip(names, lows, highs, strict=True)}
-    return Ranges({layer: LayerRanges(spans[a], spans[b]) for layer, (a, b) in tensors.items()}, largest)
+    return Ranges({layer: LayerRanges(spans[a], spans[b]) for layer, (a, b) in tensors.items()}, largest, fixed)
 
 
 def _with_extremes(graph: ExportedGraph, names: Sequence[str]) -> bytes:
@@ -65,4 +66,4 @@ def ranges_from_json(data: dict[str, Any]) -> Ranges:
     layers = {
         name: LayerRanges(Range(**entry["input"]), Range(**entry["output"])) for name, entry in data["layers"].items()
     }
-    return Ranges(layers, data["largest_weight"])
+    return Ranges(layers, data["largest_weight"], tuple(data["fixed"]))

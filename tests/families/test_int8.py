@@ -59,6 +59,7 @@ def test_ranges_hold_every_value_and_survive_their_file(resnet: Exported) -> Non
     assert ranges.layers["conv1"].input == Range(float(resnet.inputs.min()), float(resnet.inputs.max()))
     assert ranges.layers["layer1.0.conv2"].input.low == 0  # behind a ReLU
     assert ranges.layers["layer1.0.conv2"].output.low < 0
+    assert ranges.fixed == ("layer2.0.shortcut", "layer3.0.shortcut")
     assert ranges_from_json(ranges_to_json(ranges)) == ranges
 
 
@@ -97,7 +98,7 @@ def test_runtimes_compute_in_int8_and_smaller_blocks_too(runtime, resnet: Export
         options.log_severity_level = 3
         onnxruntime.InferenceSession(tmp_path / "mixed.onnx", options, providers=["CPUExecutionProvider"])
         quick = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node].count("QLinearConv")
-    assert quick >= 7  # of nine convolutions; the two shortcuts are fixed selections
+    assert quick == 9  # the two shortcuts too, whose selections are no layers of the network's
 
 
 def test_int8_at_some_layers_leaves_the_others_alone(resnet: Exported, tmp_path) -> None:
