@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from pipeline.baseline import time_dense_everywhere
 from pipeline.certificate import (
     Certificate,
     ProcessSamples,
     Protocol,
     SpeedupEvidence,
     accuracy_record,
-    measure_best_dense,
     measure_speedup,
     verdict,
 )
@@ -52,9 +52,7 @@ def certify_network(run: Run) -> Certificate:
         )
     if evidence.supported_fraction is not None and evidence.supported_fraction < SMALL_FRACTION:
         run.reporter.warn(f"{evidence.supported_fraction:.0%} of the operations run on the runtime's own kernels")
-    installed = run.bench.device.runtimes()
-    rivals = [info for info in installed if info.name != run.bench.runtime.name] + [run.bench.runtime]
-    dense_times = measure_best_dense(run.bench, rivals, run.dense_onnx, seed=run.config.seed)
+    dense_times = time_dense_everywhere(run)
     deployment = measure_deployment(run.bench, [Candidate("dense", run.dense_onnx), Candidate("compressed", model)])
     scores = [run.adapter.evaluate(_predict(run, path), run.splits) for path in (run.dense_onnx, model)]
     return _certificate(run, evidence, dense_times, deployment, scores)
@@ -77,8 +75,8 @@ def _certificate(
     runtime = run.bench.runtime
     return Certificate(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        status=verdict(config.speedup, speedup, evidence.noise_floor, evidence.is_disturbed),
-        requested_speedup=config.speedup,
+        status=verdict(run.goal, speedup, evidence.noise_floor, evidence.is_disturbed),
+        requested_speedup=run.goal,
         predicted_speedup=plan["predicted_speedup"],
         measured_speedup=speedup.value,
         ci_low=speedup.low,

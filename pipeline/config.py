@@ -27,6 +27,11 @@ class RunConfig(BaseModel):
         description="requested speedup over the dense model on the same target, > 1",
         json_schema_extra={"exclusiveMinimum": 1},
     )
+    baseline: Literal["dense", "best-dense"] = Field(
+        "dense",
+        description="what the speedup is over: dense in fp32 on the same runtime, or the fastest uncompressed network "
+        "over all runtimes and precisions",
+    )
     model: str | None = Field(None, description="NAME[:VARIANT], see `pipeline models list`; default: resnet:digits")
     weights: Path | None = Field(None, description="trained weights: .safetensors, .pt, .pth or a model's folder")
     data: Path | None = Field(None, description="data that the model takes, see `pipeline models list`")

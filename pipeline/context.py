@@ -38,6 +38,7 @@ from targets.registry import RuntimeInfo
 from targets.target import Target
 
 DEFAULT_MODEL = "resnet:digits"
+BASELINE = "baseline.json"
 RANGE_SAMPLES = 256
 """Calibration samples that the ranges of activations are taken from."""
 
@@ -260,10 +261,17 @@ class Run:
             ) from None
         return network.eval()
 
+    @property
+    def goal(self) -> float:
+        """What is certified: the speedup over dense in fp32 on the same runtime that the request comes to."""
+        if self.config.baseline == "dense":
+            return self.config.speedup
+        return float(read_json(self.folder.file(BASELINE))["speedup"])
+
     def aim(self) -> float:
         """The speedup that the search aims at: the request, or more once a certificate fell short of it."""
         path = self.folder.file("aim.json")
-        return float(read_json(path)["speedup"]) if path.exists() else self.config.speedup
+        return float(read_json(path)["speedup"]) if path.exists() else self.goal
 
     def set_aim(self, speedup: float) -> None:
         """Aim at another speedup from now on."""

@@ -28,7 +28,7 @@ def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
     database = Database(run.folder.file("database"))
     searcher = Searcher(run, database, run.config.allocator, database_key, coefficients_of(record))
     rows = []
-    for speedup in np.geomspace(SLOWEST, run.config.speedup, POINTS)[:-1]:
+    for speedup in np.geomspace(SLOWEST, run.goal, POINTS)[:-1]:
         proposal = searcher.allocate(table, table.dense_s / speedup, REFITS)
         _, corrected = corrected_network(run, run.plan_of(proposal.choice))
         predicted = table.speedup(proposal.choice)

@@ -23,6 +23,7 @@ class ExportedGraph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
+        _move_constants(model.graph)
         self.tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         stored = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
         self._stored = {name: source for name, source in stored.items() if source in self.tensors}
@@ -119,6 +120,15 @@ class ExportedGraph:
         if layer not in self._layers:
             raise ArtifactError(f"The exported graph has no layer {layer}: export the network that the units are of.")
         return self._layers[layer]
+
+
+def _move_constants(graph: onnx.GraphProto) -> None:
+    """Make initialisers of weights that are constant nodes, in place: those of fixed convolutions are."""
+    weights = {node.input[1] for node in graph.node if node.op_type in WEIGHT_OPERATORS}
+    for node in [node for node in graph.node if node.op_type == "Constant" and node.output[0] in weights]:
+        value = next(attribute.t for attribute in node.attribute if attribute.name == "value")
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(value), node.output[0]))
+        graph.node.remove(node)
 
 
 def module_path(node_name: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from calibration.statistics import collect_statistics
+from pipeline.baseline import set_goal
 from pipeline.bundle import check_bundle, write_bundle
 from pipeline.carrying import take_table
 from pipeline.certificate import CERTIFIED, EXIT_CODES
@@ -84,6 +85,7 @@ def profile_stage(run: Run) -> None:
         SpeedupError: the request is out of reach, or the runtime gains nothing from zeros.
     """
     path = run.folder.file("latency_table.json")
+    set_goal(run)
     if run.config.latency_table:
         take_table(run, run.config.latency_table, path)
         return
@@ -100,7 +102,7 @@ def profile_stage(run: Run) -> None:
                 bench.dense_s(),
                 bench.plans(task.update),
                 propose,
-                speedup=run.config.speedup,
+                speedup=run.goal,
                 seed=run.config.seed,
                 host_id=run.host.id,
                 target=run.bench.target.to_json(),
@@ -110,7 +112,7 @@ def profile_stage(run: Run) -> None:
 
     config = run.config
     levels = config.levels if run.only_unstructured else [config.levels, run.families]
-    key = digest("profile", run.host_key, run.model_key, config.speedup, config.seed, levels, config.plans)
+    key = digest("profile", run.host_key, run.model_key, run.goal, config.seed, levels, config.plans)
     run.folder.stage("profile", key, [path.name], work)
     table = LatencyTable.load(path)
     run.reporter.say(
@@ -118,8 +120,8 @@ def profile_stage(run: Run) -> None:
         f"within {table.fit_error.median:.1%} (median of {table.fit_error.n})"
     )
     fastest = max(1 / plan.relative for plan in table.measurements)
-    if max(fastest, table.dense_s / cheapest(table)) < run.config.speedup:
-        raise unreachable(table, run.config.speedup)
+    if max(fastest, table.dense_s / cheapest(table)) < run.goal:
+        raise unreachable(table, run.goal)
 
 
 def warn_of_slow_kernels(run: Run) -> None:
@@ -197,7 +199,7 @@ def search_stage(run: Run) -> None:
         table_path = run.folder.file("latency_table.json")
         corrected_path = run.folder.file("latency_table_corrected.json")
         coefficients = None
-        if aim != run.config.speedup and path.exists():  # a certificate fell short: go on from what is known
+        if aim != run.goal and path.exists():  # a certificate fell short: go on from what is known
             coefficients = coefficients_of(load_plan(path, run.units)[1])
             table_path = corrected_path
         database = Database(run.folder.file("database"))
@@ -210,7 +212,7 @@ def search_stage(run: Run) -> None:
         save_plan(
             path,
             allocator=run.config.allocator,
-            requested_speedup=run.config.speedup,
+            requested_speedup=run.goal,
             found=found,
             units=run.units,
             levels=run.levels,
@@ -270,7 +272,7 @@ def certify_stage(run: Run) -> None:
     """Exported files → certificate.json."""
     path = run.folder.file("certificate.json")
     files = [file_digest(run.folder.file(name)) for name in ("model.onnx", "dense.onnx")]
-    key = digest("certify", run.host_key, files, run.config.speedup)
+    key = digest("certify", run.host_key, files, run.goal)
     run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
 
 
@@ -375,7 +377,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
     """While the interval's lower end misses the request, search again for a little more."""
     for _ in range(most):
         certificate = read_json(run.folder.file("certificate.json"))
-        if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.config.speedup - 1:
+        if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.goal - 1:
             return
         if certificate["is_disturbed"]:
             run.reporter.warn(
@@ -383,7 +385,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
                 f"concluded. When it is quieter: pipeline certify {run.folder.path} --again"
             )
             return
-        factor = min(run.config.speedup / certificate["ci_low"], MOST_HIGHER)
+        factor = min(run.goal / certificate["ci_low"], MOST_HIGHER)
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
         run.set_aim(run.aim() * factor)
         for name in ("search", "prune", "export", "certify"):
