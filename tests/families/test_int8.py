@@ -105,7 +105,7 @@ def test_int8_at_some_layers_leaves_the_others_alone(resnet: Exported, tmp_path)
     resnet.patcher().write({"layer2.0": INT8}, tmp_path / "one.onnx")
     tensors = {tensor.name: tensor for tensor in onnx.load(tmp_path / "one.onnx").graph.initializer}
     integers = [name for name, tensor in tensors.items() if name.endswith("weight_int8")]
-    assert integers == ["layer2.0.conv1.weight_int8", "layer2.0.conv2.weight_int8"]
+    assert integers == [f"layer2.0.{name}.weight_int8" for name in ("conv1", "conv2", "shortcut")]
     outputs, dense = resnet.outputs(tmp_path / "one.onnx"), resnet.outputs(resnet.path)
     assert np.abs(outputs - dense).max() < 0.05 * np.abs(dense).max()
 
