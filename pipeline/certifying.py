@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from pipeline.accuracy import Score, accuracy_record
+from pipeline.baseline import time_dense_everywhere
 from pipeline.certificate import (
     Certificate,
     ProcessSamples,
     Protocol,
     SpeedupEvidence,
-    measure_best_dense,
     measure_speedup,
     verdict,
 )
 from pipeline.context import Run
-from pipeline.export import unit_initialisers
+from pipeline.graph import ExportedGraph
 from pipeline.hidden_costs import hidden_costs
 from pipeline.measuring import PlanBench
 from pipeline.models.base import Predict
@@ -49,9 +48,7 @@ def certify_network(run: Run) -> Certificate:
             seed=run.config.seed,
             on_process=lambda done, total: task.update(done, total=total),
         )
-    installed = run.bench.device.runtimes()
-    rivals = [info for info in installed if info.name != run.bench.runtime.name] + [run.bench.runtime]
-    dense_times = measure_best_dense(run.bench, rivals, run.dense_onnx, seed=run.config.seed)
+    dense_times = time_dense_everywhere(run)
     candidates = [Candidate("dense", run.dense_onnx), Candidate("compressed", model)]
     deployment = measure_deployment(run.bench, candidates)
     costs = hidden_costs(run.bench, candidates[1], evidence.supported_fraction)
@@ -79,8 +76,8 @@ def _certificate(
     runtime = run.bench.runtime
     return Certificate(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        status=verdict(config.speedup, speedup, evidence.noise_floor, evidence.is_disturbed),
-        requested_speedup=config.speedup,
+        status=verdict(run.goal, speedup, evidence.noise_floor, evidence.is_disturbed),
+        requested_speedup=run.goal,
         predicted_speedup=plan["predicted_speedup"],
         measured_speedup=speedup.value,
         ci_low=speedup.low,
@@ -93,7 +90,7 @@ def _certificate(
         baseline={"runtime": runtime.name, "precision": "fp32", "latency_s": evidence.baseline_s},
         compressed={
             "runtime": runtime.name,
-            "precision": "fp32",
+            "precision": " and ".join(sorted({unit["level"]["precision"] for unit in plan["units"]})),
             "latency_s": evidence.compressed_s,
             "sparsity": sparsity_of(run),
         },
@@ -143,9 +140,9 @@ def _samples(process: ProcessSamples) -> dict[str, Any]:
 
 
 def sparsity_of(run: Run) -> float:
-    """Fraction of zeros over the weights of all units, dense ones too, in the exported file."""
-    weights = _unit_weights(run)
-    return float(sum(int((w == 0).sum()) for w in weights) / sum(w.size for w in weights))
+    """Share of all units' dense weights, dense units' too, that is zero or gone in the exported file."""
+    left = sum(int(np.count_nonzero(w)) for w in _unit_weights(run))
+    return 1.0 - left / sum(unit.parameters for unit in run.units)
 
 
 def sparse_bytes(run: Run) -> int:
@@ -154,9 +151,8 @@ def sparse_bytes(run: Run) -> int:
 
 
 def _unit_weights(run: Run) -> list[Any]:
-    path = run.folder.file("model.onnx")
-    names = set(unit_initialisers(path, run.units).values())
-    return [numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer if t.name in names]
+    graph = ExportedGraph(onnx.load(run.folder.file("model.onnx")))
+    return [graph.weight(layer.name) for unit in run.units for layer in unit.layers]
 
 
 def _further_metrics(dense: Score, compressed: Score) -> dict[str, dict[str, float]]:

@@ -24,7 +24,7 @@ from pipeline.commands.publish import publish
 from pipeline.commands.sign import keygen, sign
 from pipeline.commands.track import track
 from pipeline.commands.verify import verify
-from pipeline.config import RunConfig, resolve
+from pipeline.config import AUTO_RUNTIME, RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
 from reports.errors import ReportError
@@ -186,12 +186,16 @@ def _execute(
         raise ConfigError(
             f"{folder.path} already holds a run. Leave out --no-resume to go on with it, or name another --out."
         )
+    from pipeline.choosing import run_on_best  # torch takes seconds to import: wrong flags and --help need not wait
     from pipeline.execution import execute
-    from pipeline.setup import prepare  # torch takes seconds to import: wrong flags and --help need not wait for it
+    from pipeline.setup import prepare
 
     with folder.lock():
-        context = prepare(config, folder, Reporter())
-        result = execute(context, last, again=again)
+        if config.runtime == AUTO_RUNTIME and last != "probe":
+            context, result = run_on_best(config, folder, Reporter(), last, again)
+        else:
+            context = prepare(config, folder, Reporter())
+            result = execute(context, last, again=again)
         if export:
             from pipeline.carrying import export_table
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.tracking.mlflow_server import parse_destination
 from targets.errors import ConfigError
 
+AUTO_RUNTIME = "auto"
 NOT_OF_THE_RESULT = {"track"}
 """Settings that may differ from those of the run folder: they change nothing of what the run finds."""
 
@@ -27,19 +28,34 @@ class RunConfig(BaseModel):
         description="requested speedup over the dense model on the same target, > 1",
         json_schema_extra={"exclusiveMinimum": 1},
     )
+    baseline: Literal["dense", "best-dense"] = Field(
+        "dense",
+        description="what the speedup is over: dense in fp32 on the same runtime, or the fastest uncompressed network "
+        "over all runtimes and precisions",
+    )
     model: str | None = Field(None, description="NAME[:VARIANT], see `pipeline models list`; default: resnet:digits")
     weights: Path | None = Field(None, description="trained weights: .safetensors, .pt, .pth or a model's folder")
     data: Path | None = Field(None, description="data that the model takes, see `pipeline models list`")
-    runtime: str | None = Field(None, description="runtime; default: the one whose probe promises the most")
+    runtime: str | None = Field(
+        None,
+        description="runtime, or auto for the best plan that any installed one offers; default: the one whose probe "
+        "promises the most",
+    )
     batch_size: int | None = Field(None, description="inputs a run; default: the target's")
     threads: int | None = Field(None, description="threads; default: the physical cores this process may use")
     input_size: int | None = Field(
         None, description="pixels a side or tokens of one input; default: the target's, else the model's usual size"
     )
     strict_target: bool = Field(False, description="stop (exit 7) when this host is not of the target's vendor")
+    families: str | None = Field(
+        None, description="ways to compress, such as channel,int8; default: all that the runtime gains from"
+    )
     epochs: int = Field(0, ge=0, description="epochs of gradual pruning; 0: post-training correction only")
     max_drop: float | None = Field(
         None, ge=0, description="accuracy points that may be lost, such as 1.0; more is exit 4"
+    )
+    min_accuracy: float | None = Field(
+        None, ge=0, le=100, description="percent of the metric that must be held, such as 87.5; less is exit 4"
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     allocator: Literal["spdy", "dp", "uniform", "global-magnitude"] = Field(

@@ -19,6 +19,10 @@ from calibration.datasets import Splits
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.export import PlanPatcher, export_onnx
+from pipeline.families.choice import chosen_families
+from pipeline.families.int8 import PRECISION, Ranges
+from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
+from pipeline.families.registry import all_levels, levels_of, units_of
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
@@ -27,13 +31,16 @@ from pipeline.tracking.events import Tracker
 from profilers.latency_table import TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import Capability, RuntimeCapability
-from targets.errors import ArtifactError, SpeedupError
+from targets.errors import ArtifactError, ConfigError, SpeedupError
 from targets.host import HostFingerprint
-from targets.levels import Level, sparsity_grid
+from targets.levels import Level
 from targets.registry import RuntimeInfo
 from targets.target import Target
 
 DEFAULT_MODEL = "resnet:digits"
+BASELINE = "baseline.json"
+RANGE_SAMPLES = 256
+"""Calibration samples that the ranges of activations are taken from."""
 
 
 @dataclass
@@ -58,7 +65,7 @@ class Run:
         asked = self.target.runtime
         self.capability = capability.of(asked) if asked else capability.best()
         self.runtime = next(info for info in self.candidates if info.name == self.capability.name)
-        promise = f"{self.capability.promise:.2f}x at 90% to 99% sparsity in the probe"
+        promise = f"{promised(self.capability)} in the probe"
         why = "asked for" if asked else f"promises the most of {', '.join(info.name for info in self.candidates)}"
         self.reporter.say(
             f"runtime {self.runtime.name} {self.runtime.version} ({why}: {promise}), {self.target.threads} threads, "
@@ -66,18 +73,22 @@ class Run:
         )
 
     def require_gain(self) -> None:
-        """Stop where no level can buy time.
+        """Stop where no level can buy time, and say which of the families asked for cannot.
 
         Raises:
-            SpeedupError: the runtime gains nothing from the families that it has.
+            SpeedupError: the runtime gains nothing from the families that it has, or from those asked for.
         """
         assert self.capability is not None, "the probe stage comes first"
-        if not self.capability.gains:
+        idle = [family for family in self.families if family not in self.capability.gaining]
+        if idle and len(idle) < len(self.families):
+            self.reporter.warn(f"{', '.join(idle)} gains nothing here: {promised(self.capability)} in the probe")
+        if len(idle) == len(self.families):
             raise SpeedupError(
-                f"{self.config.speedup:g}x is unreachable on {self.capability.name}: at 90% to 99% zeros the probe ran "
-                f"{self.capability.promise:.2f}x as fast as dense, so that {self.capability.promise:.2f}x is the most "
-                "that unstructured sparsity can give here.\nChoose a runtime that gains from zeros (`pipeline runtimes "
-                "install deepsparse`, then --runtime deepsparse), or look at `pipeline probe`."
+                f"{self.config.speedup:g}x is unreachable on {self.capability.name} with "
+                f"{', '.join(self.families) or 'no family of levels'}: next to dense the probe ran "
+                f"{promised(self.capability)}.\n"
+                "Choose a runtime that gains more (`pipeline runtimes install deepsparse`, then --runtime deepsparse), "
+                "or look at `pipeline probe`."
             )
 
     @cached_property
@@ -100,19 +111,43 @@ class Run:
         return copy.deepcopy(self.dense)
 
     @cached_property
+    def families(self) -> tuple[str, ...]:
+        """Families that plans may use: those asked for, else all that the runtime gains from in the probe."""
+        assert self.runtime is not None, "the probe stage chooses the runtime"
+        gaining = self.capability.gaining if self.capability else ()
+        if self.config.families is None:
+            return gaining or self.runtime.families
+        return chosen_families(self.config.families, self.runtime)
+
+    @property
+    def only_unstructured(self) -> bool:
+        """Whether all units have the same levels, in the order of their errors."""
+        return self.families == ("unstructured",)
+
+    @cached_property
     def units(self) -> list[Unit]:
         """Every unit in execution order."""
-        return self.adapter.units(self.dense, torch.from_numpy(self.splits.train.inputs(np.arange(1))))
+        layers = self.adapter.units(self.dense, torch.from_numpy(self.splits.train.inputs(np.arange(1))))
+        return units_of(layers, self.adapter.widths(self.dense), self.families)
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """Levels of every prunable unit, dense first."""
-        return sparsity_grid(count=self.config.levels - 1)
+        """Levels of all units together, dense first."""
+        return all_levels(self.units, self.families, self.config.levels)
+
+    def levels_of(self, unit: Unit) -> tuple[Level, ...]:
+        """The levels of one unit, dense first."""
+        return levels_of(unit, self.families, self.config.levels)
 
     @cached_property
     def table_units(self) -> tuple[TableUnit, ...]:
         """The units as the latency table sees them."""
-        return tuple(TableUnit(u.name, u.latency_group, u.macs, u.prunable) for u in self.units)
+        position = {level: index for index, level in enumerate(self.levels)}
+
+        def own(unit: Unit) -> tuple[int, ...]:
+            return () if self.only_unstructured else tuple(position[level] for level in self.levels_of(unit))
+
+        return tuple(TableUnit(u.name, u.latency_group, u.macs, u.prunable, own(u)) for u in self.units)
 
     @cached_property
     def calibration(self) -> CalibrationSet:
@@ -161,7 +196,26 @@ class Run:
     @cached_property
     def patcher(self) -> PlanPatcher:
         """Writes plans into the dense network's file."""
-        return PlanPatcher(self.dense_onnx, self.units)
+        return PlanPatcher(self.dense_onnx, self.units, self.ranges)
+
+    @cached_property
+    def ranges(self) -> Ranges | None:
+        """What int8 needs to know of every layer, None where no plan may have it; kept in the run folder."""
+        if PRECISION not in self.families:
+            return None
+        path, size = self.folder.file("ranges.json"), self.target.batch_size
+        inputs = self.calibration_inputs[:RANGE_SAMPLES]
+        rows = np.resize(np.arange(len(inputs)), -(-len(inputs) // size) * size).reshape(-1, size)
+        layers = [layer.name for unit in self.units for layer in unit.layers]
+        largest = largest_weight(self.host.isa)
+
+        def work() -> None:
+            batches = (self.adapter.feeds(inputs[batch]) for batch in rows)
+            write_json(path, ranges_to_json(measure_ranges(self.dense_onnx, layers, batches, largest)))
+
+        key = digest("ranges", self.model_key, self.calibration.sha256, size, layers, largest)
+        self.folder.stage("ranges", key, [path.name], work)
+        return ranges_from_json(read_json(path))
 
     @cached_property
     def bench_inputs(self) -> Path:
@@ -188,6 +242,14 @@ class Run:
     def check_inputs(self) -> None:
         """Load what the user gave, so that a mistake in it shows before anything is measured."""
         _ = self.dense, self.calibration
+        floor = self.config.min_accuracy
+        if floor is not None:
+            dense = 100 * self.adapter.evaluate(self.predict(self.dense), self.splits).value
+            if dense < floor:
+                raise ConfigError(
+                    f"--min-accuracy {floor:g} is above the dense network's {self.adapter.metric}, {dense:.2f}%. "
+                    "Ask for less than that, or give better --weights."
+                )
 
     def network(self, checkpoint: Path) -> nn.Module:
         """The network with the weights of a checkpoint of this run, in eval mode.
@@ -204,10 +266,17 @@ class Run:
             ) from None
         return network.eval()
 
+    @property
+    def goal(self) -> float:
+        """What is certified: the speedup over dense in fp32 on the same runtime that the request comes to."""
+        if self.config.baseline == "dense":
+            return self.config.speedup
+        return float(read_json(self.folder.file(BASELINE))["speedup"])
+
     def aim(self) -> float:
         """The speedup that the search aims at: the request, or more once a certificate fell short of it."""
         path = self.folder.file("aim.json")
-        return float(read_json(path)["speedup"]) if path.exists() else self.config.speedup
+        return float(read_json(path)["speedup"]) if path.exists() else self.goal
 
     def set_aim(self, speedup: float) -> None:
         """Aim at another speedup from now on."""
@@ -224,6 +293,17 @@ class Run:
         return digest(
             self.host.id, self.runtime.name, self.runtime.version, self.target.threads, self.target.batch_size
         )
+
+
+def promised(capability: RuntimeCapability) -> str:
+    """What the probe says of a runtime's families, in words."""
+    amounts = {
+        "unstructured": "at 90% to 99% sparsity",
+        "channel": "at half to a quarter of the channels",
+        "int8": "in int8",
+    }
+    said = [f"{promise:.2f}x {amounts[family]}" for family, promise in capability.promises.items()]
+    return ", ".join(said) or "1.00x (no family of levels)"
 
 
 def _tensor_digest(value: torch.Tensor) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 
 from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.context import Run
+from pipeline.frontier import find_frontier
 from pipeline.provenance.signing import load_private_key
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.run_folder import read_json
 from pipeline.setup import open_folder
-from pipeline.stages import STAGES
+from pipeline.stages import STAGES, database_key
 from pipeline.tracking.following import follow_run, follow_stage
 from reports.write import write_reports
 from targets.errors import AccuracyError, SpeedupError
@@ -58,7 +59,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
     """While the interval's lower end misses the request, search again for a little more."""
     for _ in range(most):
         certificate = read_json(run.folder.file("certificate.json"))
-        if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.config.speedup - 1:
+        if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.goal - 1:
             return
         if certificate["is_disturbed"]:
             run.reporter.warn(
@@ -66,11 +67,17 @@ def _aim_again(run: Run, most: int = 2) -> None:
                 f"concluded. When it is quieter: pipeline certify {run.folder.path} --again"
             )
             return
-        factor = min(run.config.speedup / certificate["ci_low"], MOST_HIGHER)
+        factor = min(run.goal / certificate["ci_low"], MOST_HIGHER)
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
         run.set_aim(run.aim() * factor)
         for name in ("search", "prune", "export", "certify"):
             _do(run, name)
+
+
+def _instead(run: Run) -> str:
+    """Slower plans and their accuracy, a line each; predicted, not measured."""
+    rows = find_frontier(run, database_key(run))
+    return "".join(f"About {row['speedup']:.2f}x would keep {row['accuracy']:.2%}.\n" for row in rows)
 
 
 def outcome(run: Run, last: str) -> dict[str, Any]:
@@ -88,11 +95,15 @@ def outcome(run: Run, last: str) -> dict[str, Any]:
         files |= {"bundle": str(run.folder.file("bundle")), "report": str(run.folder.file("report.html"))}
     accuracy = certificate["accuracy"]
     drop_points = -100 * accuracy["difference"]
-    most = run.config.max_drop
-    if certificate["status"] == CERTIFIED and most is not None and drop_points > most:
+    most, floor = run.config.max_drop, run.config.min_accuracy
+    too_low = (most is not None and drop_points > most) or (floor is not None and 100 * accuracy["compressed"] < floor)
+    if certificate["status"] == CERTIFIED and too_low:
+        allowed = [f"at most {most:g} were allowed"] if most is not None else []
+        allowed += [f"{floor:g}% must be held"] if floor is not None else []
         raise AccuracyError(
             f"{certificate['measured_speedup']:.2f}x is certified, but {accuracy['metric']} fell by {drop_points:.2f} "
-            f"points, from {accuracy['dense']:.2%} to {accuracy['compressed']:.2%}; at most {most:g} were allowed.\n"
+            f"points, from {accuracy['dense']:.2%} to {accuracy['compressed']:.2%}; {', '.join(allowed)}.\n"
+            f"{_instead(run)}"
             "Ask for a lower --speedup, allow --epochs of gradual pruning, or give more --calibration-samples. "
             f"What was found is in {run.folder.path}."
         )

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,10 @@ from onnx import numpy_helper
 from torch import nn
 
 from pipeline.compression.criteria import kept_count
+from pipeline.families.int8 import Ranges
+from pipeline.families.registry import finish, has_family, layer_levels
 from pipeline.files import write_atomically
+from pipeline.graph import WEIGHT_OPERATORS, ExportedGraph, module_path
 from pipeline.models.base import Feeds, Unit
 from targets.errors import ArtifactError
 from targets.levels import Level
@@ -24,8 +27,6 @@ from targets.levels import Level
 OPSET = 13
 MAX_IR_VERSION = 9
 """The newest that DeepSparse's onnx 1.14 reads."""
-
-_WEIGHT_OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def unit_initialisers(graph: Path | onnx.ModelProto, units: Sequence[Unit]) -> d
     weights = {
         module_path(node.name): node.input[1]
         for node in model.graph.node
-        if node.op_type in _WEIGHT_OPERATORS and node.input[1] in shapes
+        if node.op_type in WEIGHT_OPERATORS and node.input[1] in shapes
     }
     for unit in units:
         shape = shapes.get(weights.get(unit.name, ""))
@@ -111,76 +112,111 @@ def unit_initialisers(graph: Path | onnx.ModelProto, units: Sequence[Unit]) -> d
 
 
 class PlanPatcher:
-    """Writes copies of an exported graph whose units are pruned by magnitude, without exporting again.
+    """Writes copies of an exported graph whose units are compressed by magnitude, without exporting again.
 
-    Latencies depend on where the zeros are and not on what the other weights say, so that a plan can be timed
-    before its weights exist. The graph is read, and each unit's weights are sorted, once.
+    Latencies depend on shapes and on where the zeros are, not on what the other weights say, so that a plan can be
+    timed before its weights exist. The graph is read, and each layer's weights are sorted, once.
 
     Args:
         path: ONNX file that `export_onnx` made of the dense network.
         units: those that a plan may name.
+        ranges: of the layers that plans may have in int8.
 
     Raises:
         ArtifactError: the file is broken, or a unit is not in it.
     """
 
-    def __init__(self, path: Path, units: Sequence[Unit]) -> None:
-        self._model = _load(path)
-        initialisers = unit_initialisers(self._model, units)
+    def __init__(self, path: Path, units: Sequence[Unit], ranges: Ranges | None = None) -> None:
+        self._model, self._ranges = _load(path), ranges
+        self._units = {unit.name: unit for unit in units}
+        initialisers = unit_initialisers(self._model, [layer for unit in units for layer in unit.layers])
         tensors = {tensor.name: tensor for tensor in self._model.graph.initializer}
-        self._tensors = {unit: tensors[name] for unit, name in initialisers.items()}
+        self._tensors = {layer: tensors[name] for layer, name in initialisers.items()}
         transposed = _transposed(self._model)
-        self._transposed = {unit for unit, name in initialisers.items() if name in transposed}
-        self._dense = {unit: numpy_helper.to_array(tensor).copy() for unit, tensor in self._tensors.items()}
-        self._order = {unit: np.argsort(np.abs(w).ravel(), kind="stable") for unit, w in self._dense.items()}
+        self._transposed = {layer for layer, name in initialisers.items() if name in transposed}
+        self._dense = {layer: numpy_helper.to_array(tensor).copy() for layer, tensor in self._tensors.items()}
+        self._order: dict[str, NDArray[np.int64]] = {}
 
     def write(self, plan: Mapping[str, Level], path: Path) -> None:
         """Write the graph with the units of ``plan`` at their levels; the others stay as in the file.
 
         Raises:
-            ValueError: a unit is not in the graph, or its level is neither dense nor unstructured.
+            ValueError: a unit is not in the graph, or there is no such level.
         """
-        self._write({unit: self._pruned(unit, level) for unit, level in plan.items()}, path)
+        for unit, level in plan.items():
+            if unit not in self._units:
+                raise ValueError(f"not in the graph: {unit}")
+            if level.family not in ("dense", "unstructured") and not has_family(self._units[unit], level.family):
+                raise ValueError(f"{unit}: magnitudes say nothing about level {level.key}")
+        layers = layer_levels(self._of(plan), plan)
+        self._write({name: self._pruned(name, level) for name, level in layers.items()}, plan, path)
 
-    def write_masks(self, masks: Mapping[str, NDArray[np.bool_]], path: Path) -> None:
-        """Write the graph with the given weights zeroed; units without a mask stay as in the file.
+    def write_masks(
+        self, masks: Mapping[str, NDArray[np.bool_]], path: Path, plan: Mapping[str, Level] | None = None
+    ) -> None:
+        """Write the graph with the given weights zeroed; layers without a mask stay as in the file.
 
         Args:
-            masks: unit → True where a weight stays, in the shape of the unit's weight.
+            masks: layer → True where a weight stays, in the shape of the layer's weight.
             path: file to write.
+            plan: unit → level that the masks are of; what its levels do beyond zeros is done as well.
 
         Raises:
-            ValueError: a unit is not in the graph, or its mask is of another shape.
+            ValueError: a layer is not in the graph, or its mask is of another shape.
         """
-        self._write({unit: self._masked(unit, mask) for unit, mask in masks.items()}, path)
+        self._write({layer: self._masked(layer, mask) for layer, mask in masks.items()}, plan or {}, path)
 
-    def _write(self, weights: Mapping[str, NDArray[np.float32]], path: Path) -> None:
-        for unit, dense in self._dense.items():
-            self._tensors[unit].raw_data = weights.get(unit, dense).tobytes()
-        write_atomically(path, self._model.SerializeToString())
+    def _of(self, plan: Mapping[str, Level]) -> list[Unit]:
+        return [self._units[name] for name in plan]
 
-    def _dense_of(self, unit: str) -> NDArray[np.float32]:
-        if unit not in self._dense:
-            raise ValueError(f"not in the graph: {unit}")
-        return self._dense[unit]
+    def _write(self, weights: Mapping[str, NDArray[np.float32]], plan: Mapping[str, Level], path: Path) -> None:
+        for layer, dense in self._dense.items():
+            self._tensors[layer].raw_data = weights.get(layer, dense).tobytes()
+        model = self._model
+        if any(level.family not in ("dense", "unstructured") or level.precision != "fp32" for level in plan.values()):
+            model = onnx.ModelProto()
+            model.CopyFrom(self._model)
+            finish(ExportedGraph(model), self._of(plan), plan, self._ranges)
+        write_atomically(path, model.SerializeToString())
 
-    def _masked(self, unit: str, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        dense = self._dense_of(unit)
-        mask = mask.T if unit in self._transposed else mask
+    def _dense_of(self, layer: str) -> NDArray[np.float32]:
+        if layer not in self._dense:
+            raise ValueError(f"not in the graph: {layer}")
+        return self._dense[layer]
+
+    def _masked(self, layer: str, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        dense = self._dense_of(layer)
+        mask = mask.T if layer in self._transposed else mask
         if mask.shape != dense.shape:
-            raise ValueError(f"{unit}: a mask of shape {mask.shape} for a weight of shape {dense.shape}")
+            raise ValueError(f"{layer}: a mask of shape {mask.shape} for a weight of shape {dense.shape}")
         return np.where(mask, dense, np.float32(0))
 
-    def _pruned(self, unit: str, level: Level) -> NDArray[np.float32]:
-        dense = self._dense_of(unit)
-        if level.family == "dense":
-            return dense
+    def _pruned(self, layer: str, level: Level) -> NDArray[np.float32]:
+        dense = self._dense_of(layer)
         if level.family != "unstructured":
-            raise ValueError(f"{unit}: magnitudes say nothing about level {level.key}")
+            return dense
+        if layer not in self._order:
+            self._order[layer] = np.argsort(np.abs(dense).ravel(), kind="stable")
         weight = dense.copy()
         kept = kept_count(weight.size, level.amount)
-        weight.ravel()[self._order[unit][: weight.size - kept]] = 0
+        weight.ravel()[self._order[layer][: weight.size - kept]] = 0
         return weight
+
+
+def finish_file(
+    path: Path, record: ExportRecord, units: Sequence[Unit], plan: Mapping[str, Level], ranges: Ranges | None = None
+) -> ExportRecord:
+    """Make a plan's levels real in an exported file whose weights have the plan's zeros; what the file then is.
+
+    Raises:
+        ArtifactError: the file is broken, or a unit is not in it.
+    """
+    model = _load(path)
+    finish(ExportedGraph(model), units, plan, ranges)
+    onnx.checker.check_model(model, full_check=True)
+    content = model.SerializeToString()
+    write_atomically(path, content)
+    return replace(record, sha256=hashlib.sha256(content).hexdigest(), file_bytes=len(content))
 
 
 def export_openvino_ir(onnx_path: Path, xml_path: Path) -> None:
@@ -314,19 +350,6 @@ def _flush_denormals(tensor: onnx.TensorProto) -> int:
     if denormal.any():
         tensor.CopyFrom(numpy_helper.from_array(np.where(denormal, np.float32(0), values), tensor.name))
     return int(denormal.sum())
-
-
-def module_path(node_name: str) -> str:
-    """``layer1.0.conv1`` of ``/layer1/layer1.0/conv1/Conv``: a child of a container repeats the container's name.
-
-    The ``network`` that a deployed form holds is left out.
-    """
-    path: list[str] = []
-    for part in node_name.strip("/").split("/")[:-1]:
-        if path and part.startswith(f"{path[-1]}."):
-            path.pop()
-        path.append(part)
-    return ".".join(path).removeprefix("network.")
 
 
 def _load(path: Path) -> onnx.ModelProto:

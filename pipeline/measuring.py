@@ -13,7 +13,7 @@ from pipeline.context import Run
 from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
-from profilers.profile import MeasurePlans
+from profilers.profile import MeasurePlans, uniform_plan
 from profilers.statistics import Process, by_process, log_speedup, undisturbed_rounds
 from targets.errors import RuntimeMissingError
 
@@ -76,7 +76,7 @@ class PlanBench:
         names = [f"{process}:{name}" for process in range(CHECK_PROCESSES)]
         with self._folder() as folder:
             path = Path(folder, "solved.onnx")
-            self._run.patcher.write_masks(masks, path)
+            self._run.patcher.write_masks(masks, path, self._run.plan_of(choice))
             for seed, row_name in enumerate(names):
                 if row_name not in self._log:
                     (measured,) = self._measure(
@@ -162,7 +162,7 @@ class PlanBench:
     def _reference_file(self) -> Iterator[Candidate]:
         """A uniform plan's file, while it is needed."""
         level = int(np.argmin([abs(level.amount - REFERENCE_SPARSITY) for level in self._run.levels]))
-        choice = tuple(level if unit.prunable else 0 for unit in self._run.units)
+        choice = uniform_plan(self._run.table_units, level)
         with self._folder() as folder:
             path = Path(folder, "reference.onnx")
             self._run.patcher.write(self._run.plan_of(choice), path)

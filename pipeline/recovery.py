@@ -11,6 +11,8 @@ from calibration.batch_norm import reestimate_batch_norm
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
+from pipeline.families.int8 import round_network
+from pipeline.families.registry import int8_layers, layer_levels
 from pipeline.run_folder import write_json
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts, training_facts
@@ -39,7 +41,7 @@ def corrected_network(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The stitched network with batch norm re-estimated and outputs matched to the dense one's, and what that did."""
     network = run.copy_of_dense()
-    Stitcher(network, Database(run.folder.file("database"))).apply(plan)
+    Stitcher(network, Database(run.folder.file("database")), units=run.units, ranges=run.ranges).apply(plan)
     recipe = run.adapter.recipe
     reestimate_batch_norm(network, run.calibration_samples.batches(recipe.training_batch))
     record: dict[str, Any] = {"batch_norm": "re-estimated on the calibration set", "history": []}
@@ -57,7 +59,7 @@ def corrected_network(
                 run.dense,
                 run.calibration_samples,
                 run.adapter.blocks(network),
-                nonzero_masks(network, compressed_units(plan)),
+                nonzero_masks(network, compressed_layers(run, plan)),
                 run.adapter.calibration_loss,
                 CorrectionSettings(
                     passes=passes,
@@ -70,7 +72,7 @@ def corrected_network(
             )
         history = [{"step": entry.number + 1, **asdict(entry)} for entry in corrected.history]
         record |= asdict(corrected) | {"history": history}
-    record["accuracy"] = accuracy_of(run, network)
+    record["accuracy"] = accuracy_of(run, in_int8(run, network, plan))
     kept = "corrected" if passes else "stitched, batch norm re-estimated"
     run.reporter.say(f"{kept}: {run.adapter.metric} {record['accuracy']:.2%}")
     return network, record
@@ -86,10 +88,11 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         peak_lr=recipe.peak_lr,
         weight_decay=recipe.weight_decay,
         block_weight=recipe.training_block_weight,
+        start="dense" if run.only_unstructured else "database",
         seed=run.config.seed,
     )
     student = network if settings.start == "database" else run.copy_of_dense()
-    sparsities = {unit: plan[unit].amount for unit in compressed_units(plan)}
+    sparsities = compressed_layers(run, plan)
     with run.reporter.task("training", 1) as task:
 
         def show(at: TrainingProgress) -> None:
@@ -110,15 +113,22 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
             show,
             run.adapter.blocks(student),
         )
-    accuracy = accuracy_of(run, student)
+    accuracy = accuracy_of(run, in_int8(run, student, plan))
     run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
     write_json(run.folder.file("training.json"), {"schema": 1, **asdict(record), "accuracy": accuracy})
     return student
 
 
-def compressed_units(plan: Mapping[str, Level]) -> list[str]:
-    """Units that the plan does not leave dense."""
-    return [unit for unit, level in plan.items() if level.amount > 0]
+def compressed_layers(run: Run, plan: Mapping[str, Level]) -> dict[str, float]:
+    """Layers that the plan takes weights from, and which share of them."""
+    return {layer: level.amount for layer, level in layer_levels(run.units, plan).items() if level.amount > 0}
+
+
+def in_int8(run: Run, network: nn.Module, plan: Mapping[str, Level]) -> nn.Module:
+    """The network, whose layers that the plan has in int8 now compute in it."""
+    if run.ranges is not None:
+        round_network(network, int8_layers(run.units, plan), run.ranges)
+    return network
 
 
 def accuracy_of(run: Run, network: nn.Module) -> float:

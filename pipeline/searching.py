@@ -14,12 +14,15 @@ from pipeline.compression.stitch import Stitcher
 from pipeline.console import Task
 from pipeline.context import Run
 from pipeline.evaluation import CandidateLoss, outputs_of
+from pipeline.families.registry import layer_levels
 from pipeline.measuring import PlanBench
+from pipeline.models.base import Unit
 from pipeline.run_folder import Log, digest
 from pipeline.search.allocators import ALLOCATORS, Problem
 from pipeline.search.spdy import Knobs, LossMemory, Progress, TraceRow
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
 from profilers.profile import neighbours
+from targets.levels import Level
 
 NEIGHBOURS = 4
 """Plans near a solved one that are measured with it."""
@@ -50,7 +53,7 @@ class Searcher:
         self._prunable = np.array([unit.prunable for unit in run.units])
         self._network = run.copy_of_dense()
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stitcher = Stitcher(self._network, database)
+        self.stitcher = Stitcher(self._network, database, units=run.units, ranges=run.ranges)
         self._memory = LossMemory()
         self.coefficients = coefficients
         self.trace: list[TraceRow] = []
@@ -82,6 +85,7 @@ class Searcher:
                 magnitudes=self._magnitudes,
                 evaluate=self._loss,
                 rng=np.random.default_rng([self._run.config.seed, number]),
+                error_model="quadratic" if self._run.only_unstructured else "measured",
                 knobs=self._knobs(number, task),
             )
         )
@@ -91,13 +95,14 @@ class Searcher:
         return Proposal(tuple(int(level) for level in allocation.choice), allocation.loss)
 
     def masks(self, choice: Choice) -> dict[str, NDArray[np.bool_]]:
-        """Unit → where its weights stay, as the database has them."""
-        self.stitcher.apply(self._run.plan_of(choice))
+        """Layer → where its weights stay, as the database has them."""
+        plan = self._run.plan_of(choice)
+        self.stitcher.apply(plan)
         modules = dict(self._network.named_modules())
         return {
-            unit.name: modules[unit.name].get_parameter("weight").detach().numpy() != 0
-            for unit, index in zip(self._run.units, choice, strict=True)
-            if index > 0
+            layer: modules[layer].get_parameter("weight").detach().numpy() != 0
+            for layer, level in layer_levels(self._run.units, plan).items()
+            if level.amount > 0
         }
 
     def loss_of(self, choice: Sequence[int]) -> float:
@@ -120,15 +125,26 @@ class Searcher:
         return replace(knobs, starts=0, extra_starts=(self.coefficients,), max_evaluations=later)
 
     def _magnitudes(self, unit: str) -> NDArray[np.floating]:
-        weight = self._run.dense.get_submodule(unit).get_parameter("weight").detach().numpy()
-        return np.sort(np.abs(weight), axis=None)
+        layers = next(own.layers for own in self._run.units if own.name == unit)
+        weights = [self._run.dense.get_parameter(f"{layer.name}.weight").detach().numpy().ravel() for layer in layers]
+        return np.sort(np.abs(np.concatenate(weights)))
 
 
 def measured_errors(run: Run, database: Database) -> NDArray[np.float64]:
-    """[units, levels] relative reconstruction errors; zero for units that stay dense."""
+    """[units, levels] relative reconstruction errors, of a block's layers added; zero for units that stay dense.
+
+    Infinite where a unit has no such level.
+    """
     measured = dict(zip(database.units, database.errors(), strict=True))
-    nothing = np.zeros(len(run.levels))
-    return np.array([measured.get(unit.name, nothing) for unit in run.units])
+    column = {level: position for position, level in enumerate(database.levels)}
+
+    def error(unit: Unit, level: Level) -> float:
+        if level not in run.levels_of(unit):
+            return float("inf") if unit.prunable else 0.0
+        layers = layer_levels([unit], {unit.name: level}).items()
+        return sum(float(measured[layer][column[own]]) for layer, own in layers if layer in measured)
+
+    return np.array([[error(unit, level) for level in run.levels] for unit in run.units])
 
 
 def replace_evaluation(row: TraceRow, offset: int) -> TraceRow:

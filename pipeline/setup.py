@@ -6,9 +6,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunConfig, to_toml
+from pipeline.config import AUTO_RUNTIME, RunConfig, to_toml
 from pipeline.console import Reporter
 from pipeline.context import Run
+from pipeline.families.choice import chosen_families
 from pipeline.files import write_atomically
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
@@ -35,7 +36,7 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
     """
     target = load_target(
         config.target,
-        runtime=config.runtime,
+        runtime=None if config.runtime == AUTO_RUNTIME else config.runtime,
         batch_size=config.batch_size,
         threads=config.threads,
         input_size=config.input_size,
@@ -46,6 +47,8 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
         _say_proxy(config, target, host, reporter)
     tracker = open_tracker(config.track, folder.path, reporter.warn)
     candidates = choose_candidates(target, config.install, reporter)
+    if len(candidates) == 1:
+        chosen_families(config.families, candidates[0])  # a typo shows now, not after the probe
     return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker)
 
 
@@ -79,7 +82,7 @@ def choose_candidates(target: Target, may_install: bool, reporter: Reporter) -> 
     if target.runtime:
         return [get_runtime(target.runtime)]
     found = installed_runtimes()
-    if may_install and not any(info.families for info in found):
+    if may_install and not any("unstructured" in info.families for info in found):
         reporter.say("no installed runtime gains from zeros: installing DeepSparse (evaluation licence, about 0.5 GB)")
         try:
             install_runtime(DEEPSPARSE, reporter)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.statistics import collect_statistics
+from pipeline.baseline import set_goal
 from pipeline.bundle import check_bundle, write_bundle
 from pipeline.carrying import take_table
 from pipeline.certifying import certify_network
@@ -20,19 +21,21 @@ from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
-from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir
+from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
+from pipeline.families.ranges import largest_weight
+from pipeline.families.registry import int8_layers, layer_plans
 from pipeline.files import write_atomically
 from pipeline.first_look import first_look
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
-from pipeline.parity import check_exports, write_golden
+from pipeline.parity import INT8_TOLERANCE, TOLERANCE, check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
 from pipeline.provenance.model_card import write_model_card
 from pipeline.provenance.record import provenance
 from pipeline.provenance.sbom import write_sbom
 from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
-from pipeline.recovery import recover
+from pipeline.recovery import in_int8, recover
 from pipeline.run_folder import digest, file_digest, peak_bytes, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
@@ -73,6 +76,7 @@ def profile_stage(run: Run) -> None:
         SpeedupError: the request is out of reach, or the runtime gains nothing from zeros.
     """
     path = run.folder.file("latency_table.json")
+    set_goal(run)
     if run.config.latency_table:
         take_table(run, run.config.latency_table, path)
         return
@@ -81,9 +85,9 @@ def profile_stage(run: Run) -> None:
 
     def work() -> None:
         warn_of_slow_kernels(run)
-        if (known := first_look(run)) is not None:
+        if run.only_unstructured and (known := first_look(run)) is not None:  # narrower layers gain nearly everywhere
             known.save(path)
-            raise unreachable(known, run.config.speedup)
+            raise unreachable(known, run.goal)
         bench = PlanBench(run)
         with run.reporter.task("measuring plans", counts.total) as task:
             table = profile(
@@ -92,7 +96,7 @@ def profile_stage(run: Run) -> None:
                 bench.dense_s(),
                 bench.plans(task.update),
                 propose,
-                speedup=run.config.speedup,
+                speedup=run.goal,
                 seed=run.config.seed,
                 host_id=run.host.id,
                 target=run.bench.target.to_json(),
@@ -101,7 +105,8 @@ def profile_stage(run: Run) -> None:
         table.save(path)
 
     config = run.config
-    key = digest("profile", run.host_key, run.model_key, config.speedup, config.seed, config.levels, config.plans)
+    levels = config.levels if run.only_unstructured else [config.levels, run.families]
+    key = digest("profile", run.host_key, run.model_key, run.goal, config.seed, levels, config.plans)
     run.folder.stage("profile", key, [path.name], work)
     table = LatencyTable.load(path)
     run.reporter.say(
@@ -109,8 +114,8 @@ def profile_stage(run: Run) -> None:
         f"within {table.fit_error.median:.1%} (median of {table.fit_error.n})"
     )
     fastest = max(1 / plan.relative for plan in table.measurements)
-    if max(fastest, table.dense_s / cheapest(table)) < run.config.speedup:
-        raise unreachable(table, run.config.speedup)
+    if max(fastest, table.dense_s / cheapest(table)) < run.goal:
+        raise unreachable(table, run.goal)
 
 
 def warn_of_slow_kernels(run: Run) -> None:
@@ -137,32 +142,43 @@ def calibrate_stage(run: Run) -> None:
 def database_key(run: Run) -> str:
     """What the database depends on."""
     config = run.config
-    return digest("database", run.model_key, run.calibration.sha256, config.levels, config.criterion, config.solver)
+    levels = config.levels if run.only_unstructured else [config.levels, run.families]
+    return digest("database", run.model_key, run.calibration.sha256, levels, config.criterion, config.solver)
 
 
 def database_stage(run: Run) -> None:
     """Statistics and levels → database/."""
-    folder = run.folder.file("database")
-    units = [unit for unit in run.units if unit.prunable]
+    folder, config = run.folder.file("database"), run.config
+    layers = [layer for unit in run.units if unit.prunable for layer in unit.layers]
 
     def work() -> None:
         inputs = run.calibration_samples.batches(run.adapter.recipe.statistics_batch)
         model = run.copy_of_dense()
-        with run.reporter.task("reconstructing", len(units)) as task:
+        with run.reporter.task("reconstructing", len(layers)) as task:
             build_database(
-                units,
+                layers,
                 model.state_dict(),
-                collect_statistics(model, [unit.name for unit in units], inputs),
+                collect_statistics(model, [layer.name for layer in layers], inputs),
                 run.levels,
                 folder,
-                criterion=run.config.criterion,
-                solver=run.config.solver,
+                criterion=config.criterion,
+                solver=config.solver,
                 progress=lambda done, total, name: task.update(done, name, total),
+                plans=None
+                if run.only_unstructured
+                else layer_plans(
+                    run.units,
+                    {unit.name: run.levels_of(unit) for unit in run.units},
+                    config.criterion,
+                    config.solver,
+                    largest_weight(run.host.isa),
+                ),
             )
 
     run.folder.stage("database", database_key(run), [folder.name], work)
     kept = sum(path.stat().st_size for path in folder.iterdir())
-    run.reporter.say(f"{len(units)} units, {kept / 1e6:.1f} MB on disk; at most {peak_bytes() / 1e9:.2f} GB of memory")
+    memory = f"at most {peak_bytes() / 1e9:.2f} GB of memory"
+    run.reporter.say(f"{len(layers)} layers, {kept / 1e6:.1f} MB on disk; {memory}")
 
 
 def search_stage(run: Run) -> None:
@@ -175,7 +191,7 @@ def search_stage(run: Run) -> None:
         table_path = run.folder.file("latency_table.json")
         corrected_path = run.folder.file("latency_table_corrected.json")
         coefficients = None
-        if aim != run.config.speedup and path.exists():  # a certificate fell short: go on from what is known
+        if aim != run.goal and path.exists():  # a certificate fell short: go on from what is known
             coefficients = coefficients_of(load_plan(path, run.units)[1])
             table_path = corrected_path
         database = Database(run.folder.file("database"))
@@ -188,7 +204,7 @@ def search_stage(run: Run) -> None:
         save_plan(
             path,
             allocator=run.config.allocator,
-            requested_speedup=run.config.speedup,
+            requested_speedup=run.goal,
             found=found,
             units=run.units,
             levels=run.levels,
@@ -224,10 +240,14 @@ def export_stage(run: Run) -> None:
 
     def work() -> None:
         model = run.network(checkpoint)
+        plan, _ = load_plan(run.folder.file("plan.json"), run.units)
         record = export_onnx(run.adapter.deployed(model), run.example, model_path)
-        zeros = assert_zeros_survive(model_path, run.units, model)
+        zeros = assert_zeros_survive(model_path, [layer for unit in run.units for layer in unit.layers], model)
+        record = finish_file(model_path, record, run.units, plan, run.ranges)
+        in_int8(run, model, plan)
         export_openvino_ir(model_path, ir_path)
-        parities = check_exports(run, model, model_path, ir_path)
+        tolerance = INT8_TOLERANCE if int8_layers(run.units, plan) else TOLERANCE
+        parities = check_exports(run, model, model_path, ir_path, tolerance)
         write_golden(run, model_path, run.folder.file("golden.safetensors"))
         data = {"export": asdict(record), "zeros": zeros, "parity": [asdict(parity) for parity in parities]}
         write_json(run.folder.file("parity.json"), {"schema": 1, **data})
@@ -244,7 +264,7 @@ def certify_stage(run: Run) -> None:
     """Exported files → certificate.json."""
     path = run.folder.file("certificate.json")
     files = [file_digest(run.folder.file(name)) for name in ("model.onnx", "dense.onnx")]
-    key = digest("certify", run.host_key, files, run.config.speedup)
+    key = digest("certify", run.host_key, files, run.goal)
     run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
 
 

@@ -24,6 +24,8 @@ SCHEMA = 1
 KNOTS = (0.0, 0.03, 0.08, 0.16, 0.3, 0.6)
 SMOOTHING = (0.003, 0.01, 0.03, 0.1)
 REWEIGHTINGS = 4
+INT8_SHARE = 0.4
+"""Of the fp32 time: what a unit in another precision is thought to take where no measurement says."""
 
 Choice = tuple[int, ...]
 """One level a unit, as positions in the table's levels."""
@@ -37,12 +39,20 @@ class TableUnit:
         group: units of the same group share a curve.
         work: multiply-accumulates of one sample, for what no measurement tells apart.
         prunable: units that stay dense are part of the fixed time.
+        levels: positions of the levels that the unit has, dense first; none stand for all of them.
     """
 
     name: str
     group: str
     work: float
     prunable: bool
+    levels: tuple[int, ...] = ()
+
+    def nearest_level(self, position: int) -> int:
+        """Of the levels that the unit has, the one nearest to ``position``; 0 where it stays dense."""
+        if not self.prunable:
+            return 0
+        return min(self.levels, key=lambda own: abs(own - position)) if self.levels else position
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +113,30 @@ class LatencyTable:
     def predict(self, choice: Choice) -> float:
         """Predicted seconds of a plan."""
         units = self.seconds[np.arange(len(self.units)), list(choice)].sum()
-        return float(self.fixed_s + units + self.border_s * count_borders(self.units, choice))
+        return float(self.fixed_s + units + self.border_s * count_borders(self.units, self.levels, choice))
 
     def speedup(self, choice: Choice) -> float:
         """Predicted speedup over the dense network."""
         return self.dense_s / self.predict(choice)
 
     def costs(self) -> NDArray[np.float64]:
-        """[units, levels] seconds for a dynamic program, which knows no neighbours: a dense unit pays half a border.
+        """[units, levels] seconds for a dynamic program, which knows no neighbours: a unit that stays as dense ones
+        are pays half a border. Infinite where a unit has no such level.
 
         One border on average is what the plans near a solution show; the closed loop corrects the rest.
         """
         costs = self.seconds.copy()
         prunable = np.array([unit.prunable for unit in self.units])
-        costs[prunable, 0] += self.border_s
-        return costs
+        like_dense = np.array([kind_of(level) == kind_of(DENSE) for level in self.levels])
+        costs[np.ix_(prunable, like_dense)] += self.border_s
+        return np.where(self.available(), costs, np.inf)
+
+    def available(self) -> NDArray[np.bool_]:
+        """[units, levels] True where a unit has the level; units that stay dense are not told apart."""
+        found = np.zeros((len(self.units), len(self.levels)), bool)
+        for row, unit in zip(found, self.units, strict=True):
+            row[list(unit.levels or range(len(self.levels)))] = True
+        return found
 
     def refit(self, measurements: Sequence[PlanMeasurement]) -> "LatencyTable":
         """The table corrected by further measurements."""
@@ -166,7 +185,7 @@ class LatencyTable:
             if data["schema"] != SCHEMA:
                 raise ArtifactError(f"{path} has schema {data['schema']}; this version reads {SCHEMA}. Profile again.")
             return cls(
-                units=tuple(TableUnit(**unit) for unit in data["units"]),
+                units=tuple(TableUnit(**unit | {"levels": tuple(unit.get("levels", ()))}) for unit in data["units"]),
                 levels=tuple(Level.parse(key) for key in data["levels"]),
                 seconds=np.array(data["seconds"], np.float64),
                 fixed_s=data["fixed_s"],
@@ -193,10 +212,15 @@ def _plan_measurement(row: Mapping[str, Any]) -> PlanMeasurement:
     )
 
 
-def count_borders(units: Sequence[TableUnit], choice: Choice) -> int:
-    """Changes between dense and sparse along the prunable units in execution order."""
-    dense = [index == 0 for unit, index in zip(units, choice, strict=True) if unit.prunable]
-    return sum(left != right for left, right in pairwise(dense))
+def kind_of(level: Level) -> tuple[bool, str]:
+    """What decides whether a runtime treats neighbours alike: dense or sparse kernels, and the precision."""
+    return level.family == "unstructured", level.precision
+
+
+def count_borders(units: Sequence[TableUnit], levels: Sequence[Level], choice: Choice) -> int:
+    """Changes between dense and sparse, or between precisions, along the prunable units in execution order."""
+    kinds = [kind_of(levels[index]) for unit, index in zip(units, choice, strict=True) if unit.prunable]
+    return sum(left != right for left, right in pairwise(kinds))
 
 
 def fit_latency_table(
@@ -267,27 +291,36 @@ def _cross_validate(
 
 
 class _Design:
-    """The fit's unknowns: fixed time, border time, then for every group a dense time, an offset and curve slopes.
+    """The fit's unknowns: fixed time, border time, then for every group its precisions and families, one by one.
 
-    A unit at density d costs offset + sum_k slope_k * |[knot_k, knot_{k+1}] below d|; slopes >= 0 make it monotone.
-    The times are fractions of the dense network's. Units of one group share the unknowns.
+    Weights that are all there cost one time a precision. Those of a family cost, at density d, an offset and
+    sum_k slope_k * |[knot_k, knot_{k+1}] below d|; slopes >= 0 make it monotone. The times are fractions of the dense
+    network's. Units of one group share the unknowns.
     """
 
     def __init__(self, units: tuple[TableUnit, ...], levels: tuple[Level, ...]) -> None:
-        self.units = units
+        self.units, self.levels = units, levels
         prunable = [unit for unit in units if unit.prunable]
         self.groups = list(dict.fromkeys(unit.group for unit in prunable))
-        density = np.array([level.density for level in levels])
-        edges = np.array([*KNOTS, 1.0])
-        pieces = np.clip(density[:, None], edges[:-1], edges[1:]) - edges[:-1]
-        sparse = np.hstack([np.zeros((len(levels), 1)), np.ones((len(levels), 1)), pieces])
-        dense = np.zeros(sparse.shape[1])
-        dense[0] = 1.0
-        self.curves = np.where((np.arange(len(levels)) == 0)[:, None], dense, sparse)
-        self.width: int = self.curves.shape[1]
+        self.kinds = dict.fromkeys((level.family, level.precision) for level in levels)
+        self.edges = np.array([*KNOTS, 1.0])
+        self.parts: dict[tuple[str, str], slice] = {}
+        self.width = 0
+        for kind in self.kinds:
+            size = 1 if kind[0] == "dense" else 1 + len(KNOTS)
+            self.parts[kind] = slice(self.width, self.width + size)
+            self.width += size
+        self.curves = np.stack([self._curve(level) for level in levels])
         self.share = {group: next(u.work for u in prunable if u.group == group) for group in self.groups}
         total = sum(unit.work for unit in units) or 1.0
         self.share = {group: work / total for group, work in self.share.items()}
+
+    def _curve(self, level: Level) -> NDArray[np.float64]:
+        """What a unit at a level multiplies its group's unknowns with."""
+        curve = np.zeros(self.width)
+        pieces = np.clip(level.density, self.edges[:-1], self.edges[1:]) - self.edges[:-1]
+        curve[self.parts[level.family, level.precision]] = 1.0 if level.family == "dense" else [1.0, *pieces]
+        return curve
 
     def _start(self, group: str) -> int:
         return 2 + self.groups.index(group) * self.width
@@ -295,7 +328,7 @@ class _Design:
     def row(self, choice: Choice) -> NDArray[np.float64]:
         """The unknowns' multipliers in a plan's latency."""
         row = np.zeros(2 + len(self.groups) * self.width)
-        row[0], row[1] = 1.0, count_borders(self.units, choice)
+        row[0], row[1] = 1.0, count_borders(self.units, self.levels, choice)
         for unit, index in zip(self.units, choice, strict=True):
             if unit.prunable:
                 start = self._start(unit.group)
@@ -338,19 +371,26 @@ class _Design:
 
     def _ridge(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rows that ask for straight curves without offset, and for dense times in proportion to the work."""
-        rows, aim = [], []
+        rows: list[dict[int, float]] = []
+        aim: list[float] = []
         for group in self.groups:
-            start, share = self._start(group), self.share[group]
-            slopes = range(start + 2, start + self.width)
-            for left, right in pairwise(slopes):
-                rows.append({left: 1.0, right: -1.0})
-                aim.append(0.0)
-            rows.append({start + 1: 3.0})
-            aim.append(0.0)
-            rows.append({start: 1.0})
-            aim.append(share)
-            rows.append({slopes[-1]: 0.3})
-            aim.append(0.3 * share)
+            start = self._start(group)
+            for (family, precision), part in self.parts.items():
+                share = self.share[group] * (1.0 if precision == "fp32" else INT8_SHARE)
+                first, last = start + part.start, start + part.stop - 1
+                if family == "dense":
+                    rows.append({first: 1.0})
+                    aim.append(share)
+                    continue
+                for left, right in pairwise(range(first + 1, last + 1)):
+                    rows.append({left: 1.0, right: -1.0})
+                    aim.append(0.0)
+                rows += [{first: 3.0}, {last: 0.3}]
+                aim += [0.0, 0.3 * share]
+                if family == "channel":  # nothing gone is the dense unit itself, by the same kernel
+                    lengths = dict(zip(range(first + 1, last + 1), np.diff(self.edges).tolist(), strict=True))
+                    rows.append({first: 1.0, **lengths, start + self.parts["dense", precision].start: -1.0})
+                    aim.append(0.0)
         matrix = np.zeros((len(rows), 2 + len(self.groups) * self.width))
         for position, entries in enumerate(rows):
             for column, value in entries.items():

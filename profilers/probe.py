@@ -1,4 +1,4 @@
-"""The capability probe: what each runtime on this CPU gains from sparsity at all, on synthetic layers."""
+"""The capability probe: what each runtime on this CPU gains from each family at all, on synthetic layers."""
 
 import json
 import tempfile
@@ -8,35 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from profilers.measure import Bench, Candidate, Effort
+from profilers.probe_models import write_probe_models
 from targets.errors import ArtifactError, RuntimeMissingError
 from targets.registry import RuntimeInfo
 from targets.target import Target
 
 SCHEMA = 1
-SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)
+PROMISED_FROM = {"unstructured": 0.9, "channel": 0.5, "int8": 0.5}
+"""Family → the smallest amount whose gain is part of what it promises."""
 GAINS_FROM = 1.15
 """A runtime that promises less gains nothing worth a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeRow:
-    """One synthetic operation at one sparsity, against itself without zeros in the same runtime."""
+    """One synthetic operation with a share of a family removed, against itself in whole in the same runtime."""
 
     operation: str
     sparsity: float
     latency_s: float | None
     speedup: float | None
     error: str | None = None
+    family: str = "unstructured"
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeCapability:
-    """What one runtime gains from unstructured sparsity."""
+    """What one runtime gains from its families."""
 
     name: str
     version: str | None
@@ -46,17 +46,24 @@ class RuntimeCapability:
 
     @property
     def promise(self) -> float:
-        """Speedup of the operation that gains most, geometric mean over 90, 95 and 99%; 1 where nothing is gained.
+        """What unstructured sparsity promises: for a runtime with sparse kernels, more than its other families."""
+        return self.promise_of("unstructured")
 
-        The mean over three sparsities steadies it; a network of convolutions need not wait for matrix products.
+    def promise_of(self, family: str) -> float:
+        """Speedup of the operation that gains most, geometric mean over a family's larger amounts; 1 for no gain.
+
+        The mean over several amounts steadies it; a network of convolutions need not wait for matrix products.
         """
-        if not self.families:
-            return 1.0
         gains: dict[str, list[float]] = {}
-        for row in self.rows:
-            if row.speedup and row.sparsity >= 0.9:
+        for row in self.rows if family in self.families else ():
+            if row.family == family and row.speedup and row.sparsity >= PROMISED_FROM[family]:
                 gains.setdefault(row.operation, []).append(float(np.log(row.speedup)))
         return max([1.0, *(float(np.exp(np.mean(logs))) for logs in gains.values())])
+
+    @property
+    def promises(self) -> dict[str, float]:
+        """Family → what it promises."""
+        return {family: self.promise_of(family) for family in self.families}
 
     @property
     def best_speedup(self) -> float:
@@ -64,9 +71,14 @@ class RuntimeCapability:
         return max([row.speedup for row in self.rows if row.speedup], default=1.0)
 
     @property
+    def gaining(self) -> tuple[str, ...]:
+        """Families that are worth a search here."""
+        return tuple(family for family, promise in self.promises.items() if promise >= GAINS_FROM)
+
+    @property
     def gains(self) -> bool:
         """Whether a search can be worth its while here."""
-        return self.promise >= GAINS_FROM
+        return bool(self.gaining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +101,19 @@ class Capability:
         raise ArtifactError(f"capability.json says nothing about {name}; run `pipeline probe` again.")
 
     def best(self) -> RuntimeCapability:
-        """The runtime that promises the most; among equals the first."""
-        return max(self.runtimes, key=lambda runtime: runtime.promise)
+        """The runtime whose zeros promise the most; where none does, the one whose best family does."""
+
+        def rank(runtime: RuntimeCapability) -> tuple[float, float]:
+            zeros = runtime.promise if runtime.promise >= GAINS_FROM else 1.0
+            return zeros, max([1.0, *runtime.promises.values()])
+
+        return max(self.runtimes, key=rank)
 
     def save(self, path: Path) -> None:
         """Write the capability as JSON, whole or not at all."""
         runtimes = [
-            asdict(r) | {"promise": r.promise, "best_speedup": r.best_speedup, "gains": r.gains} for r in self.runtimes
+            asdict(r) | {"promise": r.promise, "promises": r.promises, "best_speedup": r.best_speedup, "gains": r.gains}
+            for r in self.runtimes
         ]
         data = {"schema": SCHEMA, "host_id": self.host_id, "target": self.target, "runtimes": runtimes}
         part = path.with_suffix(".part")
@@ -137,7 +155,7 @@ def probe(
     effort: Effort | None = None,
     on_runtime: Callable[[str], None] | None = None,
 ) -> Capability:
-    """Time synthetic convolutions and matrix products at every sparsity in every runtime.
+    """Time synthetic convolutions and matrix products in every runtime: at every sparsity, and by its families.
 
     Args:
         effort: a fraction of a second an operation is enough to tell a gain of 15%.
@@ -150,7 +168,11 @@ def probe(
             if on_runtime:
                 on_runtime(info.name)
             bench = Bench(info, replace(target, runtime=info.name), effort=effort)
-            rows = [row for operation, paths in models.items() for row in _probe_operation(bench, operation, paths)]
+            rows = []
+            for family, operations in models.items():
+                if family == "unstructured" or family in info.families:
+                    for operation, paths in operations.items():
+                        rows += [replace(row, family=family) for row in _probe_operation(bench, operation, paths)]
             found.append(RuntimeCapability(info.name, info.version, info.families, info.licence_note, tuple(rows)))
     return Capability(host_id, target.to_json(), tuple(found))
 
@@ -169,65 +191,3 @@ def _probe_operation(bench: Bench, operation: str, paths: dict[float, Path]) -> 
         else:
             rows.append(ProbeRow(operation, sparsity, measured.latency_s, measured.speedup))
     return rows
-
-
-def write_probe_models(folder: Path, batch_size: int, rng: np.random.Generator) -> dict[str, dict[float, Path]]:
-    """Chains of three equal layers with activations between, one file an operation and sparsity."""
-    builders: dict[str, Callable[[Sequence[NDArray[np.float32]]], onnx.ModelProto]] = {
-        "conv3x3": lambda weights: _conv_chain(weights, batch_size, 64, 14),
-        "matmul": lambda weights: _matmul_chain(weights, batch_size, 32, 512),
-    }
-    shapes = {"conv3x3": (64, 64, 3, 3), "matmul": (512, 512)}
-    files: dict[str, dict[float, Path]] = {}
-    for operation, build in builders.items():
-        dense = [rng.standard_normal(shapes[operation]).astype(np.float32) * 0.05 for _ in range(3)]
-        files[operation] = {}
-        for sparsity in SPARSITIES:
-            path = folder / f"{operation}-{sparsity}.onnx"
-            weights = [_prune(weight, sparsity) for weight in dense]
-            onnx.save(build(weights), str(path))
-            files[operation][sparsity] = path
-    return files
-
-
-def _prune(weight: NDArray[np.float32], sparsity: float) -> NDArray[np.float32]:
-    pruned = weight.copy()
-    zeros = round(sparsity * weight.size)
-    if zeros:
-        pruned.flat[np.argpartition(np.abs(weight).ravel(), zeros - 1)[:zeros]] = 0
-    return pruned
-
-
-def _conv_chain(weights: Sequence[NDArray[np.float32]], batch: int, channels: int, size: int) -> onnx.ModelProto:
-    nodes, name = [], "input"
-    for number, _ in enumerate(weights):
-        nodes.append(helper.make_node("Conv", [name, f"w{number}"], [f"c{number}"], pads=[1] * 4, kernel_shape=[3, 3]))
-        name = f"r{number}"
-        nodes.append(helper.make_node("Relu", [f"c{number}"], [name]))
-    return _model(nodes, weights, [batch, channels, size, size], [batch, channels, size, size], name)
-
-
-def _matmul_chain(weights: Sequence[NDArray[np.float32]], batch: int, tokens: int, width: int) -> onnx.ModelProto:
-    nodes, name = [], "input"
-    for number, _ in enumerate(weights):
-        nodes.append(helper.make_node("MatMul", [name, f"w{number}"], [f"c{number}"]))
-        name = f"r{number}"
-        nodes.append(helper.make_node("Relu", [f"c{number}"], [name]))
-    return _model(nodes, weights, [batch, tokens, width], [batch, tokens, width], name)
-
-
-def _model(
-    nodes: list[onnx.NodeProto],
-    weights: Sequence[NDArray[np.float32]],
-    input_shape: list[int],
-    output_shape: list[int],
-    output: str,
-) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "probe",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, input_shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, output_shape)],
-        [numpy_helper.from_array(weight, f"w{number}") for number, weight in enumerate(weights)],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

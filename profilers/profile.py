@@ -106,7 +106,12 @@ def profile(
 def anchor_plans(units: Sequence[TableUnit], levels: Sequence[Level], count: int) -> list[Choice]:
     """Plans with one level for every prunable unit, evenly over the levels; dense comes first."""
     positions = np.unique(np.linspace(0, len(levels) - 1, count).round().astype(int))
-    return [tuple(int(p) if unit.prunable else 0 for unit in units) for p in positions]
+    return [uniform_plan(units, int(position)) for position in positions]
+
+
+def uniform_plan(units: Sequence[TableUnit], position: int) -> Choice:
+    """One level for every prunable unit, or the nearest that the unit has."""
+    return tuple(unit.nearest_level(position) for unit in units)
 
 
 def random_plan(units: Sequence[TableUnit], levels: Sequence[Level], rng: np.random.Generator) -> Choice:
@@ -116,7 +121,7 @@ def random_plan(units: Sequence[TableUnit], levels: Sequence[Level], rng: np.ran
     dense_share = rng.choice([0.0, 0.1, 0.3], p=[0.5, 0.3, 0.2])
     drawn = np.clip(np.rint(rng.normal(centre, spread, len(units))), 1, last).astype(int)
     drawn[rng.random(len(units)) < dense_share] = 0
-    return tuple(int(level) if unit.prunable else 0 for unit, level in zip(units, drawn, strict=True))
+    return tuple(unit.nearest_level(int(level)) for unit, level in zip(units, drawn, strict=True))
 
 
 def plan_near(
@@ -138,11 +143,11 @@ def plan_near(
 def neighbours(table: LatencyTable, choice: Choice, count: int, rng: np.random.Generator) -> list[Choice]:
     """Plans that differ from ``choice`` by up to three levels in a third of the units."""
     last = len(table.levels) - 1
-    prunable = np.array([unit.prunable for unit in table.units])
     plans = []
     for _ in range(count):
         moved = np.array(choice) + rng.integers(-3, 4, len(choice)) * (rng.random(len(choice)) < 1 / 3)
-        plans.append(tuple(int(level) for level in np.where(prunable, np.clip(moved, 0, last), 0)))
+        near = np.clip(moved, 0, last)
+        plans.append(tuple(unit.nearest_level(int(p)) for unit, p in zip(table.units, near, strict=True)))
     return plans
 
 

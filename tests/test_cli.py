@@ -113,15 +113,28 @@ def test_data_that_is_missing_or_broken(tmp_path: Path, weights: Path) -> None:
     fails(tmp_path, 2, "empty.zip", "train", args=(*arguments, "empty.zip"))
 
 
+def test_families_that_the_runtime_lacks(tmp_path: Path) -> None:
+    fails(tmp_path, 2, "--families unstructured", "it has channel, int8", args=run("--families", "unstructured"))
+
+
+def test_an_accuracy_floor_above_the_dense_network(tmp_path: Path) -> None:
+    fails(tmp_path, 2, "--min-accuracy 100", "dense network", args=run("--min-accuracy", 100))
+
+
 def test_a_runtime_that_gains_nothing_stops_early_and_says_what_is_possible(tmp_path: Path) -> None:
-    result = pipeline(*run("--json"), cwd=tmp_path)
+    assert pipeline("probe", "--runtime", "onnxruntime", "--speedup", 3, "--out", "out", cwd=tmp_path).returncode == 0
+    path = tmp_path / "out" / "capability.json"
+    capability = json.loads(path.read_text())
+    assert [runtime["name"] for runtime in capability["runtimes"]] == ["onnxruntime"]
+    for row in capability["runtimes"][0]["rows"]:  # as on a CPU without vector instructions
+        row["speedup"] = 1.0
+    path.write_text(json.dumps(capability))
+    result = pipeline("run", "--out", "out", "--json", cwd=tmp_path)
     assert result.returncode == 3
     assert "unreachable" in result.stderr
     answer = json.loads(result.stdout)
     assert answer["exit_code"] == 3
     assert "deepsparse" in answer["error"]
-    capability = json.loads((tmp_path / "out" / "capability.json").read_text())
-    assert [runtime["name"] for runtime in capability["runtimes"]] == ["onnxruntime"]
     assert (tmp_path / "out" / "report.html").exists()
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,18 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Progress = Callable[[int, int, str], None]
 """Told the units that are done, the units in all, and the name of the one that was just finished."""
+
+
+Compress = Callable[[Matrix, Matrix], Iterator[Matrix]]
+"""From Hessian and dense weights [rows, d] to the weights of every level but dense, in the levels' order."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitPlan:
+    """What a unit's file is to hold: its levels, dense among them, and how their weights are made."""
+
+    levels: Sequence[Level]
+    compress: Compress
 
 
 class Database:
@@ -78,13 +91,16 @@ class Database:
         return self._files[unit].header.module
 
     def errors(self, relative: bool = True) -> NDArray[np.float64]:
-        """The error table [units, levels], in the order of `units` and `levels`.
+        """The error table [units, levels], in the order of `units` and `levels`; infinite where there is no level.
 
         Args:
             relative: to the error of no weights at all, so that units compare; else the plain squared error.
         """
-        headers = [file.header for file in self._files.values()]
-        return np.array([header.relative_errors if relative else header.errors for header in headers])
+        table = np.full((len(self._files), len(self.levels)), np.inf)
+        column = {level.key: position for position, level in enumerate(self.levels)}
+        for row, header in zip(table, (file.header for file in self._files.values()), strict=True):
+            row[[column[key] for key in header.levels]] = header.relative_errors if relative else header.errors
+        return table
 
     @property
     def bytes_on_disk(self) -> int:
@@ -101,6 +117,7 @@ def build_database(
     criterion: str = "obs",
     solver: str = "auto",
     progress: Progress | None = None,
+    plans: Mapping[str, UnitPlan] | None = None,
 ) -> Database:
     """Compress every unit at every level, and write one file a unit.
 
@@ -116,6 +133,7 @@ def build_database(
         criterion: of `CRITERIA`.
         solver: of `SOLVERS`.
         progress: called after every unit.
+        plans: unit → its own levels and how to compress it; by default every level, by the solver.
 
     Raises:
         ConfigError: a criterion, solver or level that there is not.
@@ -123,7 +141,7 @@ def build_database(
         UserError: the disk is full or cannot be written; finished units stay.
         ValueError: ``statistics`` ended before every unit had its own.
     """
-    _check_settings(levels, criterion, solver)
+    _check_settings(levels, criterion, solver, plans)
     waiting = {unit.members[0]: (unit, _matrix(unit, weights)) for unit in units}
     missing = list(units)
     with _writing(folder, missing, levels):
@@ -132,10 +150,11 @@ def build_database(
         if name not in waiting:
             continue
         unit, dense = waiting.pop(name)
-        key = _key(unit, dense, layer.hessian, levels, criterion, solver)
+        plan = plans[unit.name] if plans else UnitPlan(levels, _solved(levels, criterion, solver))
+        key = _key(unit, dense, layer.hessian, plan.levels, criterion, solver)
         if not _is_built(folder / file_name(unit.name), key):
-            compressed = SOLVERS[solver](layer.hessian, dense, _sparsities(levels), CRITERIA[criterion])
-            header, tensors = _encode(unit, key, dense, layer.hessian, levels, compressed)
+            compressed = plan.compress(layer.hessian, dense)
+            header, tensors = _encode(unit, key, dense, layer.hessian, plan.levels, compressed)
             with _writing(folder, missing, levels):
                 write_unit(folder, header, tensors)
         missing.remove(unit)
@@ -148,13 +167,17 @@ def build_database(
     return Database(folder)
 
 
-def _check_settings(levels: Sequence[Level], criterion: str, solver: str) -> None:
+def _solved(levels: Sequence[Level], criterion: str, solver: str) -> Compress:
+    return lambda hessian, dense: SOLVERS[solver](hessian, dense, _sparsities(levels), CRITERIA[criterion])
+
+
+def _check_settings(levels: Sequence[Level], criterion: str, solver: str, plans: Mapping[str, UnitPlan] | None) -> None:
     for chosen, known, kind in ((criterion, CRITERIA, "criterion"), (solver, SOLVERS, "solver")):
         if chosen not in known:
             raise ConfigError(f"There is no {kind} {chosen!r}. Choose from {', '.join(known)}")
     if DENSE not in levels:
         raise ConfigError("The levels of a database must have dense among them")
-    for level in levels:
+    for level in () if plans else levels:
         if level.precision != "fp32" or level.family not in ("dense", "unstructured"):
             raise ConfigError(f"Level {level.key} cannot be built: the database holds dense and unstructured fp32 ones")
 

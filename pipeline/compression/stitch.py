@@ -1,12 +1,15 @@
 """Stitching: a dense network takes on a plan's weights, in place."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.compression.database import Database
+from pipeline.families.int8 import PRECISION, InputQuantisers, Ranges
+from pipeline.families.registry import layer_levels
+from pipeline.models.base import Unit
 from targets.errors import ArtifactError
 from targets.levels import DENSE, Level
 
@@ -21,13 +24,23 @@ class Stitcher:
         model: the dense network that the database was built from; changed in place.
         database: with the dense level among its levels.
         cache_bytes: decoded weights to keep at most.
+        units: those that plans name, where they are not the database's own but made of several of them.
+        ranges: of the layers' inputs, where plans have levels in int8.
 
     Raises:
         ArtifactError: the database was built from another network's weights.
     """
 
-    def __init__(self, model: nn.Module, database: Database, cache_bytes: int = 2**30):
-        self._database = database
+    def __init__(
+        self,
+        model: nn.Module,
+        database: Database,
+        cache_bytes: int = 2**30,
+        units: Sequence[Unit] = (),
+        ranges: Ranges | None = None,
+    ):
+        self._database, self._units = database, tuple(units)
+        self._quantisers = InputQuantisers(model, ranges) if ranges else None
         self._cache: OrderedDict[tuple[str, Level], Tensor] = OrderedDict()
         self._free_bytes = cache_bytes
         self._weights = {unit: _parameter(model, database.module(unit)) for unit in database.units}
@@ -50,6 +63,7 @@ class Stitcher:
         Raises:
             ArtifactError: the database has no such unit or level.
         """
+        plan = layer_levels(self._units, plan) if self._units else plan
         for unit, level in plan.items():
             if unit not in self._weights and level != DENSE:
                 self._database.get(unit, level)
@@ -60,6 +74,8 @@ class Stitcher:
             with torch.no_grad():
                 self._weights[unit].copy_(weight)
             self._applied[unit] = changed[unit]
+        if self._quantisers:
+            self._quantisers.enable([unit for unit, level in wanted.items() if level.precision == PRECISION])
 
     def restore(self) -> None:
         """Make every unit dense again."""

@@ -22,17 +22,56 @@ Feeds = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A width inside a block: channels that some layers write and one layer alone reads.
+
+    Args:
+        producers: layers whose outputs the channels are, all of the same number.
+        consumer: the layer that reads them.
+        count: how many channels, or groups of channels, there are.
+        size: channels that only go together, such as those of an attention head.
+        step: groups that are removed at a time, to suit the vector width.
+    """
+
+    producers: tuple[str, ...]
+    consumer: str
+    count: int
+    size: int = 1
+    step: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of a network whose inner widths can shrink without anything outside of it changing its shape.
+
+    Args:
+        name: the module's name in the network, such as ``layer1.0``.
+        cuts: its widths, which shrink by the same share.
+    """
+
+    name: str
+    cuts: tuple[Cut, ...]
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Every layer that a cut touches, in the order of the cuts."""
+        return tuple(dict.fromkeys(name for cut in self.cuts for name in (*cut.producers, cut.consumer)))
+
+
+@dataclass(frozen=True, slots=True)
 class Unit:
-    """What is compressed on its own.
+    """What is compressed on its own: a layer, or all layers that share the widths of a block.
 
     Args:
         name: the module's name in the network, such as ``layer1.0.conv1``.
-        kind: ``conv`` or ``linear``.
+        kind: ``conv``, ``linear`` or ``block``.
         members: names of the modules whose weights belong to the unit, the first one leading.
         shape: shape of the leading weight, [out, in, kh, kw] or [out, in].
         latency_group: units with the same group cost the same (weight shape, stride, input size).
         prunable: False for units that stay dense by default (first convolution, classifier).
         macs: multiply-accumulates of one sample.
+        cuts: the widths of a block.
+        parts: the layers of a block; none for a unit that is a layer itself.
     """
 
     name: str
@@ -42,11 +81,18 @@ class Unit:
     latency_group: str
     prunable: bool
     macs: float = 0.0
+    cuts: tuple[Cut, ...] = ()
+    parts: tuple["Unit", ...] = ()
+
+    @property
+    def layers(self) -> tuple["Unit", ...]:
+        """The layers that the unit is made of."""
+        return self.parts or (self,)
 
     @property
     def parameters(self) -> int:
-        """Number of weights in the leading module."""
-        return math.prod(self.shape)
+        """Number of weights."""
+        return sum(math.prod(layer.shape) for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +152,9 @@ class ModelAdapter(Protocol):
 
     def blocks(self, model: nn.Module) -> list[str]:
         """Names of the modules whose outputs post-training correction matches to the dense network's."""
+
+    def widths(self, model: nn.Module) -> list[Block]:
+        """Blocks whose inner widths can shrink, none where the family's blocks are not known."""
 
     def deployed(self, model: nn.Module) -> nn.Module:
         """What is exported and judged: takes the tensors of `feeds` in their order and gives one output [n, …].

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.models.base import Block, Cut
+
 TENSORS = ("input_ids", "attention_mask", "token_type_ids")
 """What samples [k, length] hold and deployed networks take; some models take the first two only."""
 MASKED = -1e4
@@ -21,6 +23,37 @@ def layer_names(model: nn.Module) -> list[str]:
     """Names of the encoder's layers in ``model``."""
     name, layers = next((name, m) for name, m in model.named_modules() if isinstance(m, nn.ModuleList))
     return [f"{name}.{index}" for index in range(len(layers))]
+
+
+_HEADS = (
+    (("attention.self.query", "attention.self.key", "attention.self.value"), "attention.output.dense"),
+    (("attention.q_lin", "attention.k_lin", "attention.v_lin"), "attention.out_lin"),
+)
+_NEURONS = ((("intermediate.dense",), "output.dense"), (("ffn.lin1",), "ffn.lin2"))
+"""Writers and reader of a width, as BERT and DistilBERT name them."""
+
+
+def encoder_widths(model: nn.Module) -> list[Block]:
+    """Attention heads and hidden neurons of every encoder layer, where it is written as BERT's or DistilBERT's are."""
+    modules = dict(model.named_modules())
+    blocks = []
+    for layer in layer_names(model):
+        for kind, patterns in (("heads", _HEADS), ("neurons", _NEURONS)):
+            for writers, reader in patterns:
+                *before, last = (f"{layer}.{name}" for name in (*writers, reader))
+                linear = modules.get(last)
+                if isinstance(linear, nn.Linear):
+                    heads = _head_count(modules[layer])
+                    count, step = (heads, 1) if kind == "heads" else (linear.in_features, 8)
+                    cut = Cut(tuple(before), last, count, linear.in_features // count, step)
+                    blocks.append(Block(f"{layer}.{kind}", (cut,)))
+    return blocks
+
+
+def _head_count(layer: nn.Module) -> int:
+    """Attention heads of an encoder layer."""
+    names = ("num_attention_heads", "n_heads")
+    return next(int(getattr(m, name)) for m in layer.modules() for name in names if hasattr(m, name))
 
 
 class _Network(nn.Module):

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from calibration.datasets import Splits, load_splits
 from pipeline.accuracy import Score
-from pipeline.models.base import Feeds, Predict, Recipe, Unit
+from pipeline.models.base import Block, Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights
 from pipeline.models.inference import single_feed
-from pipeline.models.resnet import VARIANTS, ResidualBlock, Variant
+from pipeline.models.resnet import VARIANTS, ResidualBlock, Variant, residual_widths
 from pipeline.models.tracing import trace_units
 from pipeline.serving.record import IMAGE_CLASSIFICATION
 from targets.errors import ConfigError
@@ -76,6 +76,10 @@ class ResNetAdapter:
     def blocks(self, model: nn.Module) -> list[str]:
         """Names of the residual blocks."""
         return [name for name, module in model.named_modules() if isinstance(module, ResidualBlock)]
+
+    def widths(self, model: nn.Module) -> list[Block]:
+        """The middle channels of the residual blocks."""
+        return residual_widths(model)
 
     def deployed(self, model: nn.Module) -> nn.Module:
         """The network itself: images to logits."""

@@ -13,7 +13,7 @@ from calibration.datasets import Split, Splits
 from calibration.detection import DetectionSplit, detection_splits
 from pipeline.accuracy import Score
 from pipeline.models.average_precision import AveragePrecision, Truth, average_precision
-from pipeline.models.base import Feeds, Predict, Recipe, Unit
+from pipeline.models.base import Block, Cut, Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights, usable
 from pipeline.models.detection_loss import DetectionLoss
 from pipeline.models.nms import BOX_VALUES, Detections, find_detections
@@ -26,6 +26,7 @@ from pipeline.models.yolov5 import (
     PREDICTING,
     SIZES,
     SPPF,
+    Bottleneck,
     DecodedYoloV5,
     Size,
     YoloV5,
@@ -100,6 +101,14 @@ class YoloAdapter:
     def blocks(self, model: nn.Module) -> list[str]:
         """Names of the cross-stage partial blocks and of the pyramid pooling."""
         return [name for name, module in model.named_modules() if isinstance(module, C3 | SPPF)]
+
+    def widths(self, model: nn.Module) -> list[Block]:
+        """The hidden channels of the bottlenecks inside the cross-stage partial blocks."""
+        return [
+            Block(name, (Cut((f"{name}.cv1.conv",), f"{name}.cv2.conv", module.cv1.conv.out_channels),))
+            for name, module in model.named_modules()
+            if isinstance(module, Bottleneck)
+        ]
 
     def deployed(self, model: nn.Module) -> nn.Module:
         """Images to boxes in pixels and probabilities."""

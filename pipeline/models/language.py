@@ -18,13 +18,14 @@ from calibration.sentence_pairs import SentenceSplit, sentence_splits
 from calibration.tokens import TOKENIZER, TextEncoder
 from pipeline.accuracy import Score
 from pipeline.models.answers import best_answers, exact_match, f1
-from pipeline.models.base import Feeds, Predict, Recipe, Unit
+from pipeline.models.base import Block, Feeds, Predict, Recipe, Unit
 from pipeline.models.bert import (
     TENSORS,
     Deployed,
     QuestionNetwork,
     SentenceNetwork,
     TextNetwork,
+    encoder_widths,
     layer_names,
 )
 from pipeline.models.pretrained import Pretrained, find_pretrained
@@ -64,6 +65,10 @@ class _LanguageModel:
     def blocks(self, model: nn.Module) -> list[str]:
         """Names of the encoder's layers."""
         return layer_names(model)
+
+    def widths(self, model: nn.Module) -> list[Block]:
+        """The attention heads and the hidden neurons of the encoder's layers."""
+        return encoder_widths(model)
 
     def deployed(self, model: nn.Module) -> nn.Module:
         """The network with its tensors apart, in the order of `TENSORS`."""

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pipeline.models.base import Block, Cut
 
 
 class SelectChannels(nn.Module):
@@ -103,6 +106,20 @@ class Bottleneck(ResidualBlock):
         y = functional.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def residual_widths(model: nn.Module) -> list[Block]:
+    """Every residual block's middle channels: each convolution's outputs that only the next one reads."""
+    blocks = []
+    for name, block in model.named_modules():
+        if isinstance(block, ResidualBlock):
+            convolutions = [f"{name}.{child}" for child, _ in block.named_children() if child.startswith("conv")]
+            cuts = (
+                Cut((writer,), reader, model.get_submodule(writer).out_channels)  # type: ignore[arg-type]
+                for writer, reader in pairwise(convolutions)
+            )
+            blocks.append(Block(name, tuple(cuts)))
+    return blocks
 
 
 def _projection(channels_in: int, channels_out: int, stride: int) -> nn.Sequential | None:

@@ -113,7 +113,7 @@ def _limitations(certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> s
     target, sparsity = certificate["target"], certificate["compressed"]["sparsity"]
     notes = [
         f"The speedup holds for the host, runtime, threads and batch size above. {sparsity:.0%} of the weights are "
-        "zeros; a runtime that does not skip zeros runs this model no faster than the dense one.",
+        "zeros or gone; zeros pay only on a runtime that skips them.",
         "Pruning may cost rare classes and unusual inputs more than the average accuracy shows: test what matters to "
         "you. Biases of the dense network and of its data are still there.",
     ]

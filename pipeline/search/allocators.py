@@ -101,10 +101,25 @@ def dynamic_program(problem: Problem) -> Allocation:
 
 
 def uniform(problem: Problem) -> Allocation:
-    """One level for all prunable units: of those that meet the budget the one that removes least."""
+    """One level for all prunable units: of those that meet the budget the one that removes least.
+
+    A unit that has no such level gets its nearest one.
+    """
     mean_errors = problem.errors[problem.prunable].sum(axis=0)
     gentlest_first = sorted(range(len(problem.levels)), key=lambda i: (problem.levels[i].amount, mean_errors[i]))
-    return _first_within_budget(problem, [np.where(problem.prunable, i, 0) for i in gentlest_first])
+    return _first_within_budget(problem, [np.where(problem.prunable, _nearest(problem, i), 0) for i in gentlest_first])
+
+
+def _nearest(problem: Problem, level: int) -> NDArray[np.int64]:
+    """[units] the level itself where a unit has it, else its level of that precision with the nearest amount."""
+    wanted = problem.levels[level]
+    distance = [
+        abs(own.amount - wanted.amount) + (own != wanted) * 1e-9 if own.precision == wanted.precision else np.inf
+        for own in problem.levels
+    ]
+    has = np.isfinite(problem.errors) & np.isfinite(problem.costs)
+    nearest: NDArray[np.int64] = np.where(has, distance, np.inf).argmin(axis=1)
+    return nearest
 
 
 def global_magnitude(problem: Problem) -> Allocation:

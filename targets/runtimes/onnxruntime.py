@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .onnx_graph import Node, read_graph
 
 NAME = "onnxruntime"
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = ("channel", "int8")
 ISA_LIMITS: dict[str, dict[str, str]] = {}  # its kernels take what the CPU has, and nothing can be set
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")

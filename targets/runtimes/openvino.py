@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NAME = "openvino"
-FAMILIES: tuple[str, ...] = ()
+FAMILIES: tuple[str, ...] = ("channel", "int8")
 ISA_LIMITS = {  # oneDNN's kernels heed the one, OpenVINO's own the other; avx512 is without VNNI
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "OV_CPU_MAX_ISA": "AVX2"},
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "OV_CPU_MAX_ISA": "AVX512_CORE"},

@@ -25,7 +25,7 @@ def relative(choice: Choice) -> float:
 
 
 def _time(choice: Choice) -> float:
-    total = FIXED + BORDER * count_borders(units(), choice)
+    total = FIXED + BORDER * count_borders(units(), LEVELS, choice)
     for unit, index in zip(units(), choice, strict=True):
         if unit.prunable:
             dense, sparse, power = GROUPS[unit.group]

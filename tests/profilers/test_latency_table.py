@@ -80,9 +80,9 @@ def test_additive_costs_charge_everything() -> None:
 
 def test_borders_are_counted_between_prunable_neighbours() -> None:
     choice = [0, *([5] * 12), 0]
-    assert count_borders(units(), tuple(choice)) == 0
+    assert count_borders(units(), LEVELS, tuple(choice)) == 0
     choice[4] = 0
-    assert count_borders(units(), tuple(choice)) == 2
+    assert count_borders(units(), LEVELS, tuple(choice)) == 2
 
 
 def test_a_measurement_corrects_the_table_where_it_was_made() -> None:

@@ -48,3 +48,24 @@ def test_a_capability_comes_back_from_its_file_and_a_broken_one_is_refused(tmp_p
     path.write_text(path.read_text()[:-20])
     with pytest.raises(ArtifactError, match="capability"):
         Capability.load(path)
+
+
+def test_a_family_promises_what_its_own_rows_gain_and_only_where_the_runtime_has_it() -> None:
+    rows = (
+        ProbeRow("conv3x3", 0.9, 0.001, 1.6),
+        ProbeRow("conv3x3, channel", 0.5, 0.001, 2.0, family="channel"),
+        ProbeRow("conv3x3, channel", 0.75, 0.001, 4.5, family="channel"),
+        ProbeRow("matmul, int8", 0.75, 0.001, 1.1, family="int8"),
+    )
+    found = RuntimeCapability("engine", "1", ("channel", "int8"), "", rows)
+    assert found.promise == 1
+    assert found.promises == {"channel": pytest.approx(3.0), "int8": pytest.approx(1.1)}
+    assert found.gains
+    assert not RuntimeCapability("engine", "1", ("int8",), "", rows).gains
+
+
+def test_zeros_come_first_and_other_families_where_zeros_gain_nothing() -> None:
+    wide = RuntimeCapability("wide", "1", ("channel",), "", (ProbeRow("c", 0.5, 0.001, 9.0, family="channel"),))
+    sparse, noisy = runtime(("unstructured",), conv3x3=(1.0, 1.6, 2.0, 2.5)), runtime((), conv3x3=(1.0, 1.2, 1.2, 1.2))
+    assert Capability("host", {}, (wide, sparse)).best() == sparse
+    assert Capability("host", {}, (noisy, wide)).best() == wide

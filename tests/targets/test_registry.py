@@ -22,7 +22,7 @@ def test_runtimes_beside_this_package_run_under_its_interpreter() -> None:
     for info in found.values():
         assert info.interpreter == Path(sys.executable)
         assert info.version == RUNTIMES[info.name].versions()[info.name]
-        assert info.families == ()
+        assert info.families == ("channel", "int8")
         assert info.precisions[0] == "fp32"
 
 

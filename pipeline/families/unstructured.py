@@ -1,0 +1,41 @@
+"""Unstructured sparsity: any weight may go; a runtime with sparse kernels gains from the zeros as they lie."""
+
+from collections.abc import Iterator, Sequence
+
+from pipeline.compression.criteria import CRITERIA
+from pipeline.compression.hessians import Matrix
+from pipeline.compression.solvers import SOLVERS
+from pipeline.graph import ExportedGraph
+from pipeline.models.base import Unit
+from targets.levels import DENSE, Level, sparsity_grid
+
+
+class Unstructured:
+    """SPDY's levels; implements `pipeline.families.base.Family`."""
+
+    name = "unstructured"
+
+    def levels(self, unit: Unit, count: int) -> tuple[Level, ...]:
+        """The same grid for every prunable unit."""
+        return sparsity_grid(count=count - 1)[1:] if unit.prunable else ()
+
+    def layer_level(self, unit: Unit, layer: str, level: Level) -> Level:  # noqa: ARG002
+        """The unit's level."""
+        return level
+
+    def compress(
+        self,
+        unit: Unit,  # noqa: ARG002
+        layer: Unit,  # noqa: ARG002
+        hessian: Matrix,
+        dense: Matrix,
+        levels: Sequence[Level],
+        criterion: str,
+        solver: str,
+    ) -> Iterator[Matrix]:
+        """By the criterion's ranking and the solver."""
+        levels = [level for level in levels if level != DENSE]
+        yield from SOLVERS[solver](hessian, dense, [level.amount for level in levels], CRITERIA[criterion])
+
+    def finish(self, graph: ExportedGraph, unit: Unit, level: Level) -> None:
+        """Nothing: zeros stay where they are."""

@@ -1,0 +1,37 @@
+"""What could be had instead: plans at lower speedups, for who lost more accuracy than was allowed."""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.closed_loop import REFITS
+from pipeline.compression.database import Database
+from pipeline.context import Run
+from pipeline.plan import coefficients_of, load_plan
+from pipeline.recovery import corrected_network
+from pipeline.run_folder import write_json
+from pipeline.searching import Searcher
+from profilers.latency_table import LatencyTable
+
+SLOWEST = 1.1
+POINTS = 5
+
+
+def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
+    """Plans between hardly faster and the request → frontier.json; each with predicted speedup, loss and accuracy.
+
+    They come from the corrected latency table and the sensitivities that the search learned, are corrected as the
+    run's own plan is, and are not measured.
+    """
+    _, record = load_plan(run.folder.file("plan.json"), run.units)
+    table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
+    database = Database(run.folder.file("database"))
+    searcher = Searcher(run, database, run.config.allocator, database_key, coefficients_of(record))
+    rows = []
+    for speedup in np.geomspace(SLOWEST, run.goal, POINTS)[:-1]:
+        proposal = searcher.allocate(table, table.dense_s / speedup, REFITS)
+        _, corrected = corrected_network(run, run.plan_of(proposal.choice))
+        predicted = table.speedup(proposal.choice)
+        rows.append({"speedup": predicted, "loss": proposal.loss, "accuracy": corrected["accuracy"]})
+    write_json(run.folder.file("frontier.json"), {"schema": 1, "rows": rows})
+    return rows

@@ -1,0 +1,112 @@
+"""Channels: what goes is what costs least, the rest is the best there is, and removing them is zeroing them."""
+
+import copy
+from itertools import combinations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pipeline.compression.hessians import reconstruction_error
+from pipeline.families.channel import Channel, inputs_of, kept_count, least_squares, removal_order
+from pipeline.families.registry import layer_levels
+from pipeline.graph import ExportedGraph
+from pipeline.models.base import Cut, Unit
+from targets.levels import DENSE, Level
+from tests.families.conftest import Exported
+
+CUT = Cut(("writer",), "reader", 6, size=2, step=1)
+
+
+def problem(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hessian [12, 12] of correlated inputs and weights [5, 12]: six groups of two columns."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((12, 12)) @ rng.standard_normal((12, 200))
+    return 2 * inputs @ inputs.T, rng.standard_normal((5, 12))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_group_to_go_is_the_one_that_brute_force_finds(seed: int) -> None:
+    hessian, weight = problem(seed)
+    groups = inputs_of(CUT, 12)
+    errors = []
+    for gone in range(6):
+        kept = np.delete(groups, gone, axis=0).ravel()
+        errors.append(reconstruction_error(hessian, weight, least_squares(hessian, weight, kept)))
+    assert removal_order(hessian, weight, groups, 1, "obs")[0] == np.argmin(errors)
+
+
+def test_greedy_removal_is_near_the_best_of_all_choices_and_better_than_magnitude() -> None:
+    found: dict[str, list[float]] = {"obs": [], "magnitude": []}
+    for seed in range(8):
+        hessian, weight = problem(seed)
+        groups = inputs_of(CUT, 12)
+
+        def error(gone: np.ndarray, hessian=hessian, weight=weight, groups=groups) -> float:
+            kept = np.sort(np.delete(groups, gone, axis=0).ravel())
+            return reconstruction_error(hessian, weight, least_squares(hessian, weight, kept))
+
+        best = min(error(np.array(gone)) for gone in combinations(range(6), 3))
+        for criterion, ratios in found.items():
+            ratios.append(error(removal_order(hessian, weight, groups, 3, criterion)) / best)
+    assert np.median(found["obs"]) < 1.2
+    assert np.mean(found["obs"]) < np.mean(found["magnitude"])
+
+
+def test_least_squares_is_a_minimum_over_the_kept_columns() -> None:
+    hessian, weight = problem(0)
+    kept = np.array([0, 1, 4, 5, 8, 9])
+    solved = least_squares(hessian, weight, kept)
+    assert not solved[:, np.setdiff1d(np.arange(12), kept)].any()
+    gradient = (solved - weight) @ hessian
+    np.testing.assert_allclose(gradient[:, kept], 0, atol=1e-8 * np.abs(weight @ hessian).max())
+
+
+def test_levels_leave_multiples_of_the_step() -> None:
+    def unit(count: int, step: int) -> Unit:
+        cut = Cut(("a",), "b", count, 1, step)
+        return Unit("block", "block", ("a", "b"), (count, 3), "g", True, 1.0, (cut,))
+
+    assert [level.amount for level in Channel().levels(unit(32, 8), 40)] == [0.25, 0.5, 0.75]
+    assert Channel().levels(unit(8, 8), 40) == ()
+    for count, step in ((512, 8), (3072, 8), (12, 1), (40, 8)):
+        levels = Channel().levels(unit(count, step), 40)
+        kept = [kept_count(Cut(("a",), "b", count, 1, step), level.amount) for level in levels]
+        assert all(0 < left < count and left % step == 0 for left in kept)
+        assert kept == sorted(set(kept), reverse=True)
+    assert Channel().levels(Unit("layer", "conv", ("layer",), (8, 8, 3, 3), "g", True), 40) == ()
+
+
+def half(found: Exported) -> dict[str, Level]:
+    return {unit.name: Level("channel", 0.5) if unit.cuts else DENSE for unit in found.units}
+
+
+@pytest.mark.parametrize("name", ["resnet", "bottlenecks"])
+def test_channels_that_are_removed_give_what_channels_that_are_zero_give(name, request, tmp_path) -> None:
+    found: Exported = request.getfixturevalue(name)
+    zeroed = copy.deepcopy(found.network)
+    masks = {}
+    for unit in found.units:
+        for cut in unit.cuts:
+            weight = zeroed.get_parameter(f"{cut.consumer}.weight")
+            mask = torch.zeros_like(weight, dtype=torch.bool)
+            mask[:, torch.randperm(cut.count)[: cut.count // 2]] = True
+            with torch.no_grad():
+                weight.mul_(mask)
+            masks[cut.consumer] = mask.numpy()
+    found.patcher().write_masks(masks, tmp_path / "half.onnx", half(found))
+    with torch.no_grad():
+        expected = zeroed(torch.from_numpy(found.inputs)).numpy()
+    outputs = found.outputs(tmp_path / "half.onnx")
+    np.testing.assert_allclose(outputs, expected, atol=1e-4 * np.abs(expected).max())
+    graph = ExportedGraph(onnx.load(tmp_path / "half.onnx"))
+    for cut in (cut for unit in found.units for cut in unit.cuts):
+        assert graph.weight(cut.producers[0]).shape[0] == graph.weight(cut.consumer).shape[1] == cut.count // 2
+    assert (tmp_path / "half.onnx").stat().st_size < 0.7 * found.path.stat().st_size
+
+
+def test_a_plan_says_which_layers_lose_inputs(resnet: Exported) -> None:
+    layers = layer_levels(resnet.units, {"layer2.0": Level("channel", 0.5)})
+    assert layers["layer2.0.conv2"] == Level("channel", 0.5)
+    assert all(level == DENSE for name, level in layers.items() if name != "layer2.0.conv2")
