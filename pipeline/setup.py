@@ -11,6 +11,7 @@ from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
+from pipeline.workers import Workers
 from targets import environments
 from targets.devices.registry import LOCAL
 from targets.errors import RuntimeMissingError
@@ -45,7 +46,8 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
         _say_proxy(config, target, host, reporter)
     tracker = open_tracker(config.track, folder.path, reporter.warn)
     candidates = choose_candidates(target, config.install, reporter)
-    return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker)
+    workers = Workers(config.backend, config.scheduler, config.workers)
+    return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker, workers)
 
 
 def open_folder(run: Run) -> None:

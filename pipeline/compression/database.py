@@ -30,6 +30,7 @@ from pipeline.compression.unit_file import (
     write_unit,
 )
 from pipeline.models.base import Unit
+from pipeline.workers import Compute, compute_here
 from targets.errors import ArtifactError, ConfigError, UserError
 from targets.levels import DENSE, Level
 
@@ -101,6 +102,7 @@ def build_database(
     criterion: str = "obs",
     solver: str = "auto",
     progress: Progress | None = None,
+    compute: Compute = compute_here,
 ) -> Database:
     """Compress every unit at every level, and write one file a unit.
 
@@ -116,6 +118,7 @@ def build_database(
         criterion: of `CRITERIA`.
         solver: of `SOLVERS`.
         progress: called after every unit.
+        compute: has units compressed, here or by workers elsewhere; files are written here.
 
     Raises:
         ConfigError: a criterion, solver or level that there is not.
@@ -128,24 +131,41 @@ def build_database(
     missing = list(units)
     with _writing(folder, missing, levels):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, layer in statistics:
-        if name not in waiting:
-            continue
-        unit, dense = waiting.pop(name)
-        key = _key(unit, dense, layer.hessian, levels, criterion, solver)
-        if not _is_built(folder / file_name(unit.name), key):
-            compressed = SOLVERS[solver](layer.hessian, dense, _sparsities(levels), CRITERIA[criterion])
-            header, tensors = _encode(unit, key, dense, layer.hessian, levels, compressed)
-            with _writing(folder, missing, levels):
-                write_unit(folder, header, tensors)
+
+    def finish(unit: Unit) -> None:
         missing.remove(unit)
         if progress:
             progress(len(units) - len(missing), len(units), unit.name)
+
+    def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for name, layer in statistics:
+            if name not in waiting:
+                continue
+            unit, dense = waiting.pop(name)
+            key = _key(unit, dense, layer.hessian, levels, criterion, solver)
+            if _is_built(folder / file_name(unit.name), key):
+                finish(unit)
+            else:
+                yield unit.name, (unit, key, dense, layer.hessian, levels, criterion, solver)
+
+    by_name = {unit.name: unit for unit in units}
+    for name, (header, tensors) in compute(compress_unit, tasks()):
+        with _writing(folder, missing, levels):
+            write_unit(folder, header, tensors)
+        finish(by_name[name])
     if waiting:
         raise ValueError(f"no statistics for {sorted(waiting)}")
     with _writing(folder, missing, levels):
         _write_index(folder, units, levels)
     return Database(folder)
+
+
+def compress_unit(
+    unit: Unit, key: str, dense: Matrix, hessian: Matrix, levels: Sequence[Level], criterion: str, solver: str
+) -> tuple[UnitHeader, Tensors]:
+    """A unit at every level, as its file keeps it; depends on nothing but the arguments."""
+    compressed = SOLVERS[solver](hessian, dense, _sparsities(levels), CRITERIA[criterion])
+    return encode_unit(unit, key, dense, hessian, levels, compressed)
 
 
 def _check_settings(levels: Sequence[Level], criterion: str, solver: str) -> None:
@@ -178,7 +198,7 @@ def _sparsities(levels: Sequence[Level]) -> list[float]:
     return [level.amount for level in levels if level != DENSE]
 
 
-def _encode(
+def encode_unit(
     unit: Unit, key: str, dense: Matrix, hessian: Matrix, levels: Sequence[Level], compressed: Iterator[Matrix]
 ) -> tuple[UnitHeader, Tensors]:
     """Header and tensors of a unit's file; errors are those of the weights as the file keeps them."""

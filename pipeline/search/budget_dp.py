@@ -7,7 +7,7 @@ that another level of their unit dominates are left out, and states whose Lagran
 plan are dropped.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -301,7 +301,7 @@ def _thinned(frontier: _Frontier, price: float, buckets: int) -> _Frontier:
     return _Frontier(costs[keep], frontier.errors[keep], frontier.parents[keep], frontier.positions[keep])
 
 
-def _traced(branchings: Mapping[int, _Frontier], plan: NDArray[np.int64], state: int) -> NDArray[np.int64]:
+def _traced(branchings: dict[int, _Frontier], plan: NDArray[np.int64], state: int) -> NDArray[np.int64]:
     """Positions of the levels that led to a state of the last branching; ``plan`` has those of other units."""
     plan = plan.copy()
     for unit in reversed(branchings):
