@@ -1,6 +1,6 @@
 """What brings accuracy back once weights are gone: output matching, and gradual pruning when epochs are allowed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts, training_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
 from pipeline.training.gradual import GradualSettings, TrainingProgress, gradual_prune
+from pipeline.training.layerwise import correct_layers
 from pipeline.training.masks import nonzero_masks
 from targets.levels import Level
 
@@ -42,8 +43,15 @@ def corrected_network(
     network = run.copy_of_dense()
     Stitcher(network, Database(run.folder.file("database"))).apply(plan)
     recipe = run.adapter.recipe
-    reestimate_batch_norm(network, torch.split(torch.from_numpy(run.calibration_inputs), recipe.training_batch))
-    record: dict[str, Any] = {"batch_norm": "re-estimated on the calibration set", "history": []}
+    batches = torch.split(torch.from_numpy(run.calibration_inputs), recipe.training_batch)
+    if run.config.layer_correction != "none":
+        _correct_layers(run, network, compressed_units(plan), batches)
+    reestimate_batch_norm(network, batches)
+    record: dict[str, Any] = {
+        "layers": run.config.layer_correction,
+        "batch_norm": "re-estimated on the calibration set",
+        "history": [],
+    }
     passes = run.config.correction_passes
     if passes:
         with run.reporter.task("matching outputs", passes) as task:
@@ -75,6 +83,12 @@ def corrected_network(
     kept = "corrected" if passes else "stitched, batch norm re-estimated"
     run.reporter.say(f"{kept}: {run.adapter.metric} {record['accuracy']:.2%}")
     return network, record
+
+
+def _correct_layers(run: Run, network: nn.Module, units: Sequence[str], batches: Sequence[Tensor]) -> None:
+    with run.reporter.task("correcting layers", len(units)) as task:
+        weights = run.config.layer_correction == "sequential"
+        correct_layers(network, run.dense, units, batches, weights, progress=lambda done, name: task.update(done, name))
 
 
 def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> nn.Module:
