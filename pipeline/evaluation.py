@@ -118,18 +118,19 @@ class CandidateNetwork:
         """
         costs, losses = EvaluationCosts(batches_run=len(plans)), {}
         with torch.no_grad(), batch_statistics(self.network):
-            for plan in sorted(set(plans)):
-                losses[plan] = self._sum(number, plan, costs)
+            ordered = sorted(set(plans))
+            for plan in ordered:
+                losses[plan] = self._sum(number, plan, costs, more_follow=plan != ordered[-1])
         costs.blocks_run, costs.blocks_reused = self._prefix.forget()
         return [losses[plan] for plan in plans], costs
 
-    def _sum(self, number: int, plan: Plan, costs: EvaluationCosts) -> float:
+    def _sum(self, number: int, plan: Plan, costs: EvaluationCosts, more_follow: bool) -> float:
         inputs, dense_outputs = self._batches[number]
         names, levels = self._candidates.unit_names, self._candidates.levels
         start = time.perf_counter()
         self.stitcher.apply({name: levels[i] for name, i in zip(names, plan, strict=True)})
         stitched = time.perf_counter()
-        outputs = self._prefix(inputs, plan)
+        outputs = self._prefix(inputs, plan, keep=more_follow)
         ran = time.perf_counter()
         loss = float(self._candidates.loss(outputs, dense_outputs).sum())
         costs.stitching_s += stitched - start

@@ -41,14 +41,14 @@ class SharedPrefix:
         self._kept.clear()
         return counts
 
-    def __call__(self, inputs: Tensor, plan: Plan) -> Tensor:
-        """The network's outputs; ``plan`` says which weights it holds."""
+    def __call__(self, inputs: Tensor, plan: Plan, keep: bool = True) -> Tensor:
+        """The network's outputs; ``plan`` says which weights it holds, ``keep`` whether another plan will follow."""
         valid = [name for name in self._kept if self._is_valid(name, plan)]
         self._kept = {name: self._kept[name] for name in valid}
         self._plan = plan
         self._blocks_reused += len(valid)
         self._blocks_run += len(self._blocks) - len(valid)
-        with self._replaced(valid), self._keeping([name for name in self._blocks if name not in valid]):
+        with self._replaced(valid), self._keeping([name for name in self._blocks if keep and name not in valid]):
             outputs: Tensor = self._network(inputs)
         return outputs
 
