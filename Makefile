@@ -38,7 +38,7 @@ fast-test: setup  ## the tests without the slow ones: under five minutes
 	@$(BIN)/python -m pytest -m "not slow"
 
 bench: setup  ## repeat every committed benchmark: takes hours, needs SPDY_DATA
-	@for script in budget_dp certificates database latency_table load_bundle resnet20 minilm yolov5n full_size database_big resnet50_profile; do $(BIN)/python -m benchmarks.$$script || exit; done
+	@for script in against_authors budget_dp certificates correction_ablation database database_big families full_size latency_table load_bundle minilm resnet20 resnet50_profile scaling search_ablation yolov5n; do $(BIN)/python -m benchmarks.$$script || exit; done
 
 lock: setup  ## write the versions that are installed as the new lock
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable >.venv/lock.txt

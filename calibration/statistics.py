@@ -117,6 +117,14 @@ def patches(layer: Layer, inputs: Tensor) -> Iterator[Tensor]:
     yield from (_windows(layer, chunk) for chunk in _chunks(images, _columns_size(layer, images)))
 
 
+def columns_of_weight(layer: Layer) -> NDArray[np.int64]:
+    """[d_in] where the columns of `patches` stand for the columns of ``weight.flatten(1)``."""
+    order = np.arange(layer.weight[0].numel())
+    if isinstance(layer, nn.Linear):
+        return order
+    return order.reshape(-1, layer.in_channels // layer.groups).T.ravel()
+
+
 class _Padding:
     """Which positions of the batch that runs are real, found by the network's forward hook."""
 
@@ -157,10 +165,7 @@ class _Moments:
         """H = 2XXᵀ with columns in the weight's order."""
         if self._sum is None:
             raise DataError(f"Layer {self.name} saw no data: the network never runs it, or there is no batch")
-        channels_last = np.arange(self.shape[1])
-        if not isinstance(self.layer, nn.Linear):
-            channels = self.layer.in_channels // self.layer.groups
-            channels_last = channels_last.reshape(-1, channels).T.ravel()
+        channels_last = columns_of_weight(self.layer)
         hessian = 2 * self._sum.numpy()[:, channels_last[:, None], channels_last]
         return LayerStatistics(hessian[0] if len(hessian) == 1 else hessian, self.samples)
 

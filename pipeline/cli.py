@@ -3,22 +3,22 @@
 import json
 import signal
 import sys
-import typing
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from rich.table import Table
 
 from calibration.errors import DataError
+from pipeline.commands.compare import compare
 from pipeline.commands.config import config_command
 from pipeline.commands.diff import diff
 from pipeline.commands.envelope import envelope
 from pipeline.commands.fetch import fetch
 from pipeline.commands.gate import gate
 from pipeline.commands.history import history
+from pipeline.commands.options import run_options
 from pipeline.commands.predict import predict
 from pipeline.commands.publish import publish
 from pipeline.commands.sign import keygen, sign
@@ -104,37 +104,8 @@ def cli() -> None:
     """
 
 
-def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option a configuration field, in the fields' order."""
-    for name, field in reversed(RunConfig.model_fields.items()):
-        flag = "--" + name.replace("_", "-")
-        shown = "" if field.is_required() or field.default is None else f"  [default: {field.default}]"
-        help_text = (field.description or "") + shown
-        kind = _plain_type(field.annotation)
-        if kind is bool:
-            flag = f"{flag}/--no-{name.replace('_', '-')}"
-        command = click.option(flag, name, type=_click_type(kind), default=None, help=help_text)(command)
-    command = click.option("--config", type=click.Path(path_type=Path), help="TOML file with these names; flags win")(
-        command
-    )
-    return click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")(command)
-
-
-def _plain_type(annotation: Any) -> Any:
-    """A field's type without None."""
-    if isinstance(annotation, UnionType):
-        return next(part for part in typing.get_args(annotation) if part is not type(None))
-    return annotation
-
-
-def _click_type(kind: Any) -> Any:
-    if typing.get_origin(kind) is Literal:
-        return click.Choice(typing.get_args(kind))
-    return click.Path(path_type=Path) if kind is Path else kind
-
-
 @cli.command()
-@_run_options
+@run_options
 @click.option("--out", type=click.Path(path_type=Path), help="run folder  [default: runs/MODEL-TARGET-SPEEDUPx]")
 @click.option("--resume/--no-resume", default=True, help="go on with what the folder holds  [default: resume]")
 def run(config: Path | None, as_json: bool, out: Path | None, resume: bool, **flags: Any) -> int:
@@ -145,7 +116,7 @@ def run(config: Path | None, as_json: bool, out: Path | None, resume: bool, **fl
 def _stage_command(name: str, text: str) -> None:
     @cli.command(name, help=f"{text}\n\nEarlier stages that are not finished are run first.")
     @click.argument("folder", type=click.Path(path_type=Path), required=False)
-    @_run_options
+    @run_options
     @click.option("--out", type=click.Path(path_type=Path), help="run folder, as the argument")
     @click.option("--again", is_flag=True, help="do this stage again even if it is finished")
     def stage(
@@ -316,6 +287,7 @@ cli.add_command(sign)
 cli.add_command(keygen)
 cli.add_command(publish)
 cli.add_command(fetch)
+cli.add_command(compare)
 cli.add_command(diff)
 cli.add_command(gate)
 cli.add_command(history)

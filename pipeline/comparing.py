@@ -2,17 +2,15 @@
 
 from typing import Any
 
-import numpy as np
-
 from pipeline.compression.database import Database
 from pipeline.context import Run
 from pipeline.families.int8 import PRECISION
 from pipeline.measuring import PlanBench
-from pipeline.plan import load_plan
+from pipeline.plan import load_plan, sparsity_of
 from pipeline.recovery import accuracy_of, corrected_network, in_int8
 from pipeline.run_folder import read_json
 from pipeline.searching import Searcher, solve_in_loop
-from profilers.latency_table import Choice, LatencyTable
+from profilers.latency_table import LatencyTable
 from targets.errors import SpeedupError
 from targets.levels import Level
 
@@ -26,7 +24,7 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
         "allocator": plan["allocator"],
         "measured_speedup": plan["measured_speedup"],
         "accuracy": read_json(run.folder.file("correction.json"))["accuracy"],
-        "sparsity": _sparsity(run, tuple(plan["choice"])),
+        "sparsity": sparsity_of(run.plan_of(tuple(plan["choice"])), run.units),
         "is_ours": True,
     }
     rows, unreachable = [ours], {}
@@ -67,13 +65,6 @@ def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:
         "allocator": allocator,
         "measured_speedup": found.measured_speedup,
         "accuracy": record["accuracy"],
-        "sparsity": _sparsity(run, found.choice),
+        "sparsity": sparsity_of(run.plan_of(found.choice), run.units),
         "is_ours": False,
     }
-
-
-def _sparsity(run: Run, choice: Choice) -> float:
-    """Fraction of zeros over the weights of all units."""
-    parameters = np.array([unit.parameters for unit in run.units])
-    amounts = np.array([run.levels[index].amount for index in choice])
-    return float((parameters * amounts).sum() / parameters.sum())

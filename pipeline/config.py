@@ -14,7 +14,10 @@ from pipeline.tracking.mlflow_server import parse_destination
 from targets.errors import ConfigError
 
 AUTO_RUNTIME = "auto"
-NOT_OF_THE_RESULT = {"track"}
+WHERE = {"backend", "scheduler", "workers"}
+"""Settings that a run folder does not remember: a run that was begun here may go on elsewhere."""
+
+NOT_OF_THE_RESULT = {"track", *WHERE}
 """Settings that may differ from those of the run folder: they change nothing of what the run finds."""
 
 
@@ -58,7 +61,7 @@ class RunConfig(BaseModel):
         None, ge=0, le=100, description="percent of the metric that must be held, such as 87.5; less is exit 4"
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
-    allocator: Literal["spdy", "dp", "uniform", "global-magnitude"] = Field(
+    allocator: Literal["spdy", "spdy-evolution", "dp", "uniform", "global-magnitude"] = Field(
         "spdy", description="what chooses every unit's level"
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
@@ -74,11 +77,19 @@ class RunConfig(BaseModel):
         description="training samples for statistics, search and correction; default: 1024, or all there are",
     )
     evaluations: int = Field(200, ge=1, description="candidate evaluations of the search, at most")
+    layer_correction: Literal["none", "bias", "sequential"] = Field(
+        "none", description="before outputs are matched, fit each layer's bias, or weights and bias, to dense outputs"
+    )
     correction_passes: int = Field(30, ge=0, description="passes of output matching over the calibration set")
     install: bool = Field(True, description="install DeepSparse's environment when no installed runtime gains anything")
     compare: bool = Field(
         True, description="for the report, also correct and measure a uniform and a global-magnitude plan"
     )
+    backend: Literal["here", "threading", "loky", "dask"] = Field(
+        "here", description="where units and candidate plans are worked on, see docs/scaling.md"
+    )
+    scheduler: str | None = Field(None, description="of a dask cluster, such as tcp://10.0.0.1:8786")
+    workers: int | None = Field(None, ge=1, description="threads or processes of --backend threading and loky")
     track: str | None = Field(None, description="follow the run live: mlflow or mlflow:URI, see docs/tracking.md")
 
     @field_validator("speedup")
@@ -105,11 +116,12 @@ def resolve(flags: Mapping[str, Any], file: Path | None, stored: Mapping[str, An
     if "speedup" not in given and not stored:
         raise ConfigError("How much faster? Say --speedup, for example --speedup 3.")
     try:
-        config = RunConfig(**(dict(stored or {}) | given))
+        remembered = {name: value for name, value in (stored or {}).items() if name not in WHERE}
+        config = RunConfig(**(remembered | given))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(entry) for entry in error.errors())) from None
     if stored:
-        _check_same(config, RunConfig(**stored))
+        check_same(config, RunConfig(**stored))
     if config.track:
         parse_destination(config.track)
     return config
@@ -147,7 +159,12 @@ def _explain(entry: Any) -> str:
     return f"{name}: {entry['msg'].removeprefix('Value error, ')} (got {entry['input']!r})"
 
 
-def _check_same(config: RunConfig, stored: RunConfig) -> None:
+def check_same(config: RunConfig, stored: RunConfig) -> None:
+    """Refuse to go on with another configuration than a run folder's.
+
+    Raises:
+        ConfigError: names what differs.
+    """
     now, before = (part.model_dump(exclude=NOT_OF_THE_RESULT) for part in (config, stored))
     different = [name for name in now if now[name] != before[name]]
     if different:

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.tracking.events import Tracker
+from pipeline.workers import Workers
 from profilers.latency_table import TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import Capability, RuntimeCapability
@@ -55,6 +56,7 @@ class Run:
     reporter: Reporter
     candidates: tuple[RuntimeInfo, ...]
     tracker: Tracker
+    workers: Workers = field(default_factory=Workers)
     carried: bool = False
     """Whether the latency table is another host's, so that only that host can say whether its plan holds."""
     runtime: RuntimeInfo | None = None

@@ -1,71 +1,268 @@
-"""Losses of candidate plans on the calibration set, without copying the network."""
+"""Losses of candidate plans on the calibration set, without copying the network or computing anything twice."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import math
+import pickle
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
+import cloudpickle
 import torch
 from torch import Tensor, nn
 
 from calibration.batch_norm import batch_statistics
+from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
+from pipeline.families.int8 import Ranges
+from pipeline.files import write_atomically
+from pipeline.models.base import Unit
+from pipeline.prefix import SharedPrefix
 from pipeline.run_folder import Log
+from pipeline.search.losses import Plan
+from pipeline.workers import Workers
+from targets.errors import ArtifactError
 from targets.levels import Level
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-class CandidateLoss:
-    """Mean loss of a stitched network against the dense one's outputs.
-
-    Batch norm normalises every batch with its own statistics: a cheap stand-in for the re-estimation that every
-    chosen plan gets, without which the loss would judge shifted statistics rather than lost weights.
+@dataclass(slots=True)
+class EvaluationCosts:
+    """What the evaluations of a search took.
 
     Args:
-        network: the network that ``stitcher`` writes into.
-        levels: what a choice's positions mean.
-        unit_names: unit of every position.
+        plans: different plans that were looked at.
+        batches_run: batches that plans saw.
+        batches_whole: that they would have seen without early rejection.
+        stitching_s: seconds, of all workers together, in which weights were written into the network.
+        network_s: in which it ran.
+        loss_s: in which its outputs were judged.
+        blocks_run: blocks that ran, over all batches and plans.
+        blocks_reused: blocks whose outputs were taken over from the plan before.
+    """
+
+    plans: int = 0
+    batches_run: int = 0
+    batches_whole: int = 0
+    stitching_s: float = 0.0
+    network_s: float = 0.0
+    loss_s: float = 0.0
+    blocks_run: int = 0
+    blocks_reused: int = 0
+
+    def add(self, other: "EvaluationCosts") -> None:
+        """Count what another part of the work took."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    def to_json(self) -> dict[str, float]:
+        """Everything, and the plans a second of these three."""
+        seconds = self.stitching_s + self.network_s + self.loss_s
+        return asdict(self) | {"plans_a_second": self.plans / seconds if seconds else 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What candidate plans are judged by; can be pickled, so that workers elsewhere can judge them.
+
+    Args:
+        network: the dense network, which plans are stitched into.
+        database: folder of the database; every worker sees it under this name.
+        units: unit of every position of a plan.
+        levels: what a plan's positions mean.
+        blocks: names of modules whose outputs plans may share.
         inputs: [n, …] calibration inputs.
         dense_outputs: [n, …] the dense network's outputs for them.
         loss: [n] losses >= 0, so that a partial sum bounds the whole from below.
-        log: complete losses are kept there, and found again by a resumed search.
+        batch_size: samples at a time.
+        ranges: of the layers' inputs, where plans have levels in int8.
+    """
+
+    network: nn.Module
+    database: Path
+    units: tuple[Unit, ...]
+    levels: tuple[Level, ...]
+    blocks: tuple[str, ...]
+    inputs: Tensor
+    dense_outputs: Tensor
+    loss: Loss
+    batch_size: int = 256
+    ranges: Ranges | None = None
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Samples of every batch."""
+        return [len(batch) for batch in torch.split(self.inputs, self.batch_size)]
+
+
+class CandidateNetwork:
+    """Stitches plans into the network and runs them.
+
+    Batch norm normalises every batch with its own statistics: a cheap stand-in for the re-estimation that every
+    chosen plan gets, without which the loss would judge shifted statistics rather than lost weights.
+    """
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._candidates, self.network = candidates, candidates.network.eval()
+        database = Database(candidates.database)
+        self.stitcher = Stitcher(self.network, database, units=candidates.units, ranges=candidates.ranges)
+        parts = (
+            torch.split(samples, candidates.batch_size) for samples in (candidates.inputs, candidates.dense_outputs)
+        )
+        self._batches = list(zip(*parts, strict=True))
+        modules = [[layer.name for layer in unit.layers] for unit in candidates.units]
+        self._prefix = SharedPrefix(self.network, candidates.blocks, modules, candidates.inputs[:1])
+
+    def run(self, number: int, plans: Sequence[Plan]) -> tuple[list[float], EvaluationCosts]:
+        """Sums of the plans' losses over one batch.
+
+        Plans see the batch in the order of their levels: neighbours in this order begin alike, and a plan runs only
+        from the first block on that differs from the plan before it.
+        """
+        costs, losses = EvaluationCosts(batches_run=len(plans)), {}
+        with torch.no_grad(), batch_statistics(self.network):
+            ordered = sorted(set(plans))
+            for plan in ordered:
+                losses[plan] = self._sum(number, plan, costs, more_follow=plan != ordered[-1])
+        costs.blocks_run, costs.blocks_reused = self._prefix.forget()
+        return [losses[plan] for plan in plans], costs
+
+    def _sum(self, number: int, plan: Plan, costs: EvaluationCosts, more_follow: bool) -> float:
+        inputs, dense_outputs = self._batches[number]
+        units, levels = self._candidates.units, self._candidates.levels
+        start = time.perf_counter()
+        self.stitcher.apply({unit.name: levels[i] for unit, i in zip(units, plan, strict=True)})
+        stitched = time.perf_counter()
+        outputs = self._prefix(inputs, plan, keep=more_follow)
+        ran = time.perf_counter()
+        loss = float(self._candidates.loss(outputs, dense_outputs).sum())
+        costs.stitching_s += stitched - start
+        costs.network_s += ran - stitched
+        costs.loss_s += time.perf_counter() - ran
+        return loss if math.isfinite(loss) else math.inf
+
+
+class CandidateLosses:
+    """Mean losses of plans against the dense network's outputs; nothing is computed twice.
+
+    Args:
+        candidates: what they are judged by.
+        log: losses by batch are kept there, and found again by a resumed search.
+        workers: that share the work; this process alone if there are none.
+        shared: a folder that workers see under the same name; needed with workers.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        stitcher: Stitcher,
-        unit_names: Sequence[str],
-        levels: Sequence[Level],
-        inputs: Tensor,
-        dense_outputs: Tensor,
-        loss: Loss,
-        log: Log,
-        batch_size: int = 256,
+        self, candidates: Candidates, log: Log, workers: Workers | None = None, shared: Path | None = None
     ) -> None:
-        self._network, self._stitcher, self._log = network, stitcher, log
-        self._unit_names, self._levels = tuple(unit_names), tuple(levels)
-        self._batches = list(zip(torch.split(inputs, batch_size), torch.split(dense_outputs, batch_size), strict=True))
-        self._total, self._loss = len(inputs), loss
+        self._log, self._seen = log, set[Plan]()
+        self._sizes = candidates.batch_sizes
+        self._elsewhere = None
+        if workers is not None and not workers.is_here:
+            assert shared is not None, "workers need a folder that they share"
+            self._elsewhere = _Elsewhere(candidates, workers, shared)
+        self.here = CandidateNetwork(candidates)
+        self.costs = EvaluationCosts()
 
-    def __call__(self, choice: Sequence[int], limit: float) -> float:
-        """The plan's mean loss, or a lower bound of it above ``limit`` as soon as it must exceed that."""
-        name = ",".join(map(str, choice))
-        if name in self._log:
-            bound, complete = self._log[name]
-            if complete or bound > limit:
-                return float(bound)
-        loss, complete = self._evaluate(choice, limit)
-        self._log.add(name, [loss, complete])
-        return loss
+    def __call__(self, plans: Sequence[Plan], limit: float, share: float = 1.0) -> list[float]:
+        """Mean loss of every plan over the first ``share`` of the batches, at least one.
 
-    def _evaluate(self, choice: Sequence[int], limit: float) -> tuple[float, bool]:
-        self._stitcher.apply({n: self._levels[i] for n, i in zip(self._unit_names, choice, strict=True)})
-        total, last = 0.0, len(self._batches) - 1
-        with torch.inference_mode(), batch_statistics(self._network):
-            for number, (inputs, dense_outputs) in enumerate(self._batches):
-                total += float(self._loss(self._network(inputs), dense_outputs).sum()) / self._total
-                if total > limit:
-                    return total, number == last
-        return total, True
+        A plan stops at the batch with which its loss must exceed ``limit``; it then gets a lower bound above that,
+        whether or not workers have done later batches already.
+        """
+        count = max(1, round(share * len(self._sizes)))
+        samples = sum(self._sizes[:count])
+        sums = {plan: list(self._log[_name(plan)]) if _name(plan) in self._log else [] for plan in plans}
+        known = {plan: len(parts) for plan, parts in sums.items()}
+        self._count([plan for plan in sums if known[plan] < count])
+        if self._elsewhere is not None:
+            self._spread(sums, range(count), self._elsewhere)
+        for number in range(count):
+            hopeful = [p for p, parts in sums.items() if len(parts) == number and sum(parts) <= limit * samples]
+            if hopeful:
+                losses, costs = self.here.run(number, hopeful)
+                self.costs.add(costs)
+                for plan, loss in zip(hopeful, losses, strict=True):
+                    sums[plan].append(loss)
+        for plan, parts in sums.items():
+            if len(parts) > known[plan]:
+                self._log.add(_name(plan), parts)
+        return [_mean(sums[plan][:count], samples, limit) for plan in plans]
+
+    def _spread(self, sums: Mapping[Plan, list[float]], numbers: range, elsewhere: "_Elsewhere") -> None:
+        """Have workers do every batch that is missing, all at once."""
+        missing = {number: [plan for plan, parts in sums.items() if len(parts) <= number] for number in numbers}
+        found = elsewhere.run(missing, self.costs)
+        for number, plans in missing.items():
+            for plan in plans:
+                sums[plan].append(found[number, plan])
+
+    def _count(self, plans: Sequence[Plan]) -> None:
+        new = set(plans) - self._seen
+        self._seen |= new
+        self.costs.plans += len(new)
+        self.costs.batches_whole += len(new) * len(self._sizes)
+
+
+class _Elsewhere:
+    """Has workers run batches of plans; what they need lies in a file that is named by its content."""
+
+    def __init__(self, candidates: Candidates, workers: Workers, shared: Path) -> None:
+        content = cloudpickle.dumps(candidates)  # adapters and networks of the user's own may hold local functions
+        self._sha256 = hashlib.sha256(content).hexdigest()
+        self._path = shared.resolve() / f"candidates-{self._sha256}.pickle"
+        if not self._path.exists():
+            write_atomically(self._path, content)
+        self._workers = workers
+
+    def run(self, missing: Mapping[int, Sequence[Plan]], costs: EvaluationCosts) -> dict[tuple[int, Plan], float]:
+        """Sum of every plan's losses over every batch that it misses."""
+        total = sum(len(plans) for plans in missing.values())
+        size = max(1, total // self._workers.count)
+        parts: dict[str, tuple[int, list[Plan]]] = {}
+        for number, plans in missing.items():
+            ordered = sorted(plans)  # neighbours share work
+            for start in range(0, len(ordered), size):
+                parts[f"batch {number}, plans from {start}"] = number, ordered[start : start + size]
+        tasks = [(name, (str(self._path), self._sha256, *part)) for name, part in parts.items()]
+        found: dict[tuple[int, Plan], float] = {}
+        for name, (losses, own) in self._workers.compute(run_batch, tasks):
+            costs.add(own)
+            number, plans = parts[name]
+            found |= {(number, plan): loss for plan, loss in zip(plans, losses, strict=True)}
+        return found
+
+
+_loaded = threading.local()
+"""The network that a worker's thread has made of the last file."""
+
+
+def run_batch(path: str, sha256: str, number: int, plans: Sequence[Plan]) -> tuple[list[float], EvaluationCosts]:
+    """A worker's task: `CandidateNetwork.run` for the candidates in a file of this hash."""
+    if getattr(_loaded, "sha256", None) != sha256:
+        content = Path(path).read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:  # before anything in it runs
+            raise ArtifactError(f"{path} was altered. Delete it and search again")
+        _loaded.network, _loaded.sha256 = CandidateNetwork(pickle.loads(content)), sha256
+    network: CandidateNetwork = _loaded.network
+    return network.run(number, plans)
+
+
+def _name(plan: Plan) -> str:
+    return ",".join(map(str, plan))
+
+
+def _mean(sums: Sequence[float], samples: int, limit: float) -> float:
+    """Mean of complete sums, or of as few of them as exceed the limit."""
+    total = 0.0
+    for part in sums:
+        total += part
+        if total > limit * samples:
+            break
+    return total / samples
 
 
 def outputs_of(network: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:

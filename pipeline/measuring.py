@@ -17,6 +17,8 @@ from profilers.profile import MeasurePlans, uniform_plan
 from profilers.statistics import Process, by_process, log_speedup, undisturbed_rounds
 from targets.errors import RuntimeMissingError
 
+LOG = "measurements.jsonl"
+"""Every measurement of plans in a run folder."""
 PLANS_A_WORKER = 8
 PLAN_PROCESSES = 2
 DENSE_PROCESSES = 8
@@ -49,7 +51,7 @@ class PlanBench:
     def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES) -> None:
         self._run, self._plan_processes = run, plan_processes
         key = digest("plans, several processes each", run.host_key, run.model_key, [level.key for level in run.levels])
-        self._log = Log(run.folder.file("measurements.jsonl"), key)
+        self._log = Log(run.folder.file(LOG), key)
         for row in self._log.values():
             run.bench.nearest.saw(row["distance_s"])
 

@@ -29,13 +29,15 @@ def save_plan(
     trace: Sequence[TraceRow],
     coefficients: NDArray[np.float64] | None,
     seconds: float,
+    effort: Mapping[str, float],
 ) -> None:
     """Write the plan with everything that a reader of it may ask for.
 
     Args:
         errors: [units, levels] relative reconstruction errors.
         coefficients: [units] sensitivities that the search learned.
-        seconds: that the search took.
+        seconds: that the search took, measurements of its plans included.
+        effort: `Searcher.effort`.
     """
     write_json(
         path,
@@ -50,7 +52,12 @@ def save_plan(
             "coefficients": None if coefficients is None else coefficients.tolist(),
             "units": _unit_rows(found, units, levels, errors),
             "rounds": _round_rows(found),
-            "search": {"evaluations": len(trace), "seconds": seconds, "trace": [list(row) for row in trace]},
+            "search": {
+                "evaluations": len(trace),
+                "seconds": seconds,
+                "effort": dict(effort),
+                "trace": [list(row) for row in trace],
+            },
         },
     )
 
@@ -110,3 +117,9 @@ def load_plan(path: Path, units: Sequence[Unit]) -> tuple[dict[str, Level], dict
 def coefficients_of(record: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """[units] sensitivities that the plan's search learned, where it did."""
     return None if record["coefficients"] is None else np.array(record["coefficients"])
+
+
+def sparsity_of(plan: Mapping[str, Level], units: Sequence[Unit]) -> float:
+    """Fraction of zeros over the weights of all units."""
+    zeros = sum(unit.parameters * plan[unit.name].amount for unit in units)
+    return zeros / sum(unit.parameters for unit in units)

@@ -1,6 +1,6 @@
 """What brings accuracy back once weights are gone: output matching, and gradual pruning when epochs are allowed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts, training_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
 from pipeline.training.gradual import GradualSettings, TrainingProgress, gradual_prune
+from pipeline.training.layerwise import correct_layers
 from pipeline.training.masks import nonzero_masks
 from targets.levels import Level
 
@@ -43,8 +44,15 @@ def corrected_network(
     network = run.copy_of_dense()
     Stitcher(network, Database(run.folder.file("database")), units=run.units, ranges=run.ranges).apply(plan)
     recipe = run.adapter.recipe
-    reestimate_batch_norm(network, run.calibration_samples.batches(recipe.training_batch))
-    record: dict[str, Any] = {"batch_norm": "re-estimated on the calibration set", "history": []}
+    batches = run.calibration_samples.batches(recipe.training_batch)
+    if run.config.layer_correction != "none":
+        _correct_layers(run, network, list(compressed_layers(run, plan)), batches)
+    reestimate_batch_norm(network, batches)
+    record: dict[str, Any] = {
+        "layers": run.config.layer_correction,
+        "batch_norm": "re-estimated on the calibration set",
+        "history": [],
+    }
     passes = run.config.correction_passes
     if passes:
         with run.reporter.task("matching outputs", passes) as task:
@@ -76,6 +84,14 @@ def corrected_network(
     kept = "corrected" if passes else "stitched, batch norm re-estimated"
     run.reporter.say(f"{kept}: {run.adapter.metric} {record['accuracy']:.2%}")
     return network, record
+
+
+def _correct_layers(run: Run, network: nn.Module, layers: Sequence[str], batches: Iterable[Tensor]) -> None:
+    with run.reporter.task("correcting layers", len(layers)) as task:
+        weights = run.config.layer_correction == "sequential"
+        correct_layers(
+            network, run.dense, layers, batches, weights, progress=lambda done, name: task.update(done, name)
+        )
 
 
 def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -113,6 +114,23 @@ class RunFolder:
         record.setdefault("stage_peak_bytes", {})[name] = peak_bytes()
         write_json(self.record, record)
         return True
+
+    def take_over(self, earlier: "RunFolder", name: str, outputs: list[str]) -> None:
+        """Share a stage's outputs with another folder that has done it; its key says whether they are of use here.
+
+        Files are linked: they are never written in place, only replaced.
+        """
+        record, other = read_json(self.record), read_json(earlier.record)
+        if name not in other["stages"] or any(self.file(output).exists() for output in outputs):
+            return
+        for output in outputs:
+            source, target = earlier.file(output), self.file(output)
+            if source.is_dir():
+                shutil.copytree(source, target, copy_function=os.link)
+            else:
+                os.link(source, target)
+        record["stages"][name] = other["stages"][name]
+        write_json(self.record, record)
 
     def forget(self, name: str) -> None:
         """Have a stage run again."""

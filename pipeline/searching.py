@@ -1,6 +1,7 @@
 """One search over one database: proposes plans for corrected tables and remembers what it learned."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,22 +11,24 @@ from numpy.typing import NDArray
 from pipeline.carrying import believed
 from pipeline.closed_loop import REFITS, LoopResult, Proposal, Round, run_loop
 from pipeline.compression.database import Database
-from pipeline.compression.stitch import Stitcher
 from pipeline.console import Task
 from pipeline.context import Run
-from pipeline.evaluation import CandidateLoss, outputs_of
+from pipeline.evaluation import CandidateLosses, Candidates, outputs_of
 from pipeline.families.registry import layer_levels
 from pipeline.measuring import PlanBench
 from pipeline.models.base import Unit
 from pipeline.run_folder import Log, digest
 from pipeline.search.allocators import ALLOCATORS, Problem
-from pipeline.search.spdy import Knobs, LossMemory, Progress, TraceRow
+from pipeline.search.losses import LossMemory
+from pipeline.search.spdy import Knobs, Progress, TraceRow
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
 from profilers.profile import neighbours
 from targets.levels import Level
 
 NEIGHBOURS = 4
 """Plans near a solved one that are measured with it."""
+STARTS_TOGETHER = 8
+"""Random starts of a search that are judged in one race."""
 LATER_EVALUATIONS = 60
 """Evaluations in the rounds after the first: the sensitivities are known, only the table was corrected."""
 
@@ -36,6 +39,7 @@ class Searcher:
     Args:
         allocator: a key of `ALLOCATORS`.
         coefficients: [units] sensitivities that an earlier search learned; this one starts from them.
+        start: the plan that it found, which allocators that refine plans go on from.
         on_evaluation: told the number of every evaluation, as the trace counts it, and the best loss so far.
     """
 
@@ -46,34 +50,27 @@ class Searcher:
         allocator: str,
         database_key: str,
         coefficients: NDArray[np.float64] | None = None,
+        start: Choice | None = None,
         on_evaluation: Callable[[int, float], None] | None = None,
     ) -> None:
         self._run, self._allocator = run, ALLOCATORS[allocator]
         self.errors = measured_errors(run, database)
         self._prunable = np.array([unit.prunable for unit in run.units])
-        self._network = run.copy_of_dense()
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stitcher = Stitcher(self._network, database, units=run.units, ranges=run.ranges)
         self._memory = LossMemory()
         self.coefficients = coefficients
+        self._choice = start
+        self._seconds = 0.0
         self.trace: list[TraceRow] = []
         self._on_evaluation = on_evaluation
-        log = Log(run.folder.file("evaluations.jsonl"), digest("loss", database_key, run.calibration.sha256))
-        inputs = torch.from_numpy(run.calibration_inputs)
-        self._loss = CandidateLoss(
-            self._network,
-            self.stitcher,
-            [unit.name for unit in run.units],
-            run.levels,
-            inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs,
-            outputs_of(run.dense, inputs, run.adapter.recipe.inference_batch),
-            run.adapter.calibration_loss,
-            log,
-            run.adapter.recipe.inference_batch,
-        )
+        log = Log(run.folder.file("evaluations.jsonl"), digest("losses by batch", database_key, run.calibration.sha256))
+        shared = run.folder.file("shared")
+        if not run.workers.is_here:
+            shared.mkdir(exist_ok=True)
+        self.losses = CandidateLosses(candidates_of(run, database), log, run.workers, shared)
 
     def allocate(self, table: LatencyTable, budget_s: float, number: int, task: Task | None = None) -> Proposal:
         """A plan for a budget in seconds for the whole network; later rounds start from what was learned."""
+        start = time.perf_counter()
         allocation = self._allocator(
             Problem(
                 tuple(unit.name for unit in self._run.units),
@@ -82,32 +79,38 @@ class Searcher:
                 table.costs(),
                 self._prunable,
                 budget_s - table.fixed_s,
-                magnitudes=self._magnitudes,
-                evaluate=self._loss,
+                magnitudes=magnitudes_of(self._run),
+                evaluate=self.losses,
                 rng=np.random.default_rng([self._run.config.seed, number]),
                 error_model="quadratic" if self._run.only_unstructured else "measured",
                 knobs=self._knobs(number, task),
+                start=self._choice,
             )
         )
-        self.coefficients = allocation.coefficients
+        if allocation.coefficients is not None:
+            self.coefficients = allocation.coefficients
+        self._choice = tuple(allocation.choice.tolist())
+        self._seconds += time.perf_counter() - start
         first = len(self.trace)
         self.trace += [replace_evaluation(row, first) for row in allocation.trace]
-        return Proposal(tuple(int(level) for level in allocation.choice), allocation.loss)
+        return Proposal(self._choice, allocation.loss)
+
+    def effort(self) -> dict[str, float]:
+        """Seconds of all searches so far, by what they went into, and how the evaluations were spared."""
+        costs = self.losses.costs.to_json()
+        parts = ("stitching_s", "network_s", "loss_s")
+        return costs | {"seconds": self._seconds, "solving_s": self._seconds - sum(costs[part] for part in parts)}
 
     def masks(self, choice: Choice) -> dict[str, NDArray[np.bool_]]:
         """Layer → where its weights stay, as the database has them."""
         plan = self._run.plan_of(choice)
-        self.stitcher.apply(plan)
-        modules = dict(self._network.named_modules())
+        self.losses.here.stitcher.apply(plan)
+        modules = dict(self.losses.here.network.named_modules())
         return {
             layer: modules[layer].get_parameter("weight").detach().numpy() != 0
             for layer, level in layer_levels(self._run.units, plan).items()
             if level.amount > 0
         }
-
-    def loss_of(self, choice: Sequence[int]) -> float:
-        """The plan's loss on the calibration set."""
-        return self._loss(choice, float("inf"))
 
     def _knobs(self, number: int, task: Task | None) -> Knobs:
         def show(progress: Progress) -> None:
@@ -118,16 +121,41 @@ class Searcher:
                 task.update(progress.evaluations, f"best loss {progress.loss:.4f}", total)
 
         limit = self._run.config.evaluations
-        knobs = Knobs(max_evaluations=limit, memory=self._memory, on_progress=show)
+        knobs = Knobs(max_evaluations=limit, memory=self._memory, on_progress=show, batch=STARTS_TOGETHER)
         if self.coefficients is None:
             return knobs
         later = min(LATER_EVALUATIONS, limit) if number < REFITS else 1
         return replace(knobs, starts=0, extra_starts=(self.coefficients,), max_evaluations=later)
 
-    def _magnitudes(self, unit: str) -> NDArray[np.floating]:
-        layers = next(own.layers for own in self._run.units if own.name == unit)
-        weights = [self._run.dense.get_parameter(f"{layer.name}.weight").detach().numpy().ravel() for layer in layers]
+
+def magnitudes_of(run: Run) -> Callable[[str], NDArray[np.floating]]:
+    """A unit's |weights| in ascending order."""
+    layers = {unit.name: unit.layers for unit in run.units}
+
+    def magnitudes(unit: str) -> NDArray[np.floating]:
+        weights = [run.dense.get_parameter(f"{layer.name}.weight").detach().numpy().ravel() for layer in layers[unit]]
         return np.sort(np.abs(np.concatenate(weights)))
+
+    return magnitudes
+
+
+def candidates_of(run: Run, database: Database) -> Candidates:
+    """What a run's candidate plans are judged by."""
+    network = run.copy_of_dense()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inputs, batch_size = torch.from_numpy(run.calibration_inputs), run.adapter.recipe.inference_batch
+    return Candidates(
+        network,
+        database.folder.resolve(),
+        tuple(run.units),
+        run.levels,
+        tuple(run.adapter.blocks(network)),
+        inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs,
+        outputs_of(run.dense, inputs, batch_size),
+        run.adapter.calibration_loss,
+        batch_size,
+        run.ranges,
+    )
 
 
 def measured_errors(run: Run, database: Database) -> NDArray[np.float64]:

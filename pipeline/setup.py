@@ -13,6 +13,7 @@ from pipeline.families.choice import chosen_families
 from pipeline.files import write_atomically
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
+from pipeline.workers import Workers
 from targets import environments
 from targets.devices.registry import LOCAL
 from targets.errors import RuntimeMissingError
@@ -49,7 +50,8 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
     candidates = choose_candidates(target, config.install, reporter)
     if len(candidates) == 1:
         chosen_families(config.families, candidates[0])  # a typo shows now, not after the probe
-    return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker)
+    workers = Workers(config.backend, config.scheduler, config.workers)
+    return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker, workers)
 
 
 def open_folder(run: Run) -> None:

@@ -173,6 +173,7 @@ def database_stage(run: Run) -> None:
                     config.solver,
                     largest_weight(run.host.isa),
                 ),
+                compute=run.workers.compute,
             )
 
     run.folder.stage("database", database_key(run), [folder.name], work)
@@ -190,16 +191,17 @@ def search_stage(run: Run) -> None:
         start = time.perf_counter()
         table_path = run.folder.file("latency_table.json")
         corrected_path = run.folder.file("latency_table_corrected.json")
-        coefficients = None
+        coefficients, start_choice = None, None
         if aim != run.goal and path.exists():  # a certificate fell short: go on from what is known
-            coefficients = coefficients_of(load_plan(path, run.units)[1])
+            earlier = load_plan(path, run.units)[1]
+            coefficients, start_choice = coefficients_of(earlier), tuple(earlier["choice"])
             table_path = corrected_path
         database = Database(run.folder.file("database"))
 
         def show(evaluation: int, loss: float) -> None:
             tell(run.tracker, search_facts(evaluation, loss))
 
-        searcher = Searcher(run, database, run.config.allocator, database_key(run), coefficients, show)
+        searcher = Searcher(run, database, run.config.allocator, database_key(run), coefficients, start_choice, show)
         found = solve_in_loop(run, searcher, LatencyTable.load(table_path), aim, run.reporter.say)
         save_plan(
             path,
@@ -212,6 +214,7 @@ def search_stage(run: Run) -> None:
             trace=searcher.trace,
             coefficients=searcher.coefficients,
             seconds=time.perf_counter() - start,
+            effort=searcher.effort(),
         )
         found.table.save(corrected_path)
 
@@ -219,9 +222,11 @@ def search_stage(run: Run) -> None:
     key = digest("search", database_key(run), run.table_key(), aim, config.allocator, config.evaluations, config.seed)
     run.folder.stage("search", key, [path.name], work)
     _, record = load_plan(path, run.units)
+    search = record["search"]
     run.reporter.say(
         f"plan predicted {record['predicted_speedup']:.2f}x, measured {record['measured_speedup']:.2f}x "
-        f"in {len(record['rounds'])} rounds, {record['search']['evaluations']} evaluations"
+        f"in {len(record['rounds'])} rounds, {search['evaluations']} evaluations, "
+        f"{search['effort']['plans_a_second']:.1f} a second"
     )
 
 
@@ -229,7 +234,8 @@ def prune_stage(run: Run) -> None:
     """Plan and data → corrected.safetensors, and checkpoint.safetensors after gradual pruning."""
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
     config = run.config
-    key = digest("prune", database_key(run), record["choice"], config.correction_passes, config.epochs, config.seed)
+    settings = (config.layer_correction, config.correction_passes, config.epochs, config.seed)
+    key = digest("prune", database_key(run), record["choice"], settings)
     run.folder.stage("prune", key, ["corrected.safetensors", "checkpoint.safetensors"], lambda: recover(run, plan))
 
 

@@ -177,11 +177,28 @@ class Round(Record):
     loss: Number = None
 
 
+class Effort(Record):
+    """What the search's evaluations took and spared: seconds of its parts, and shares of work not done."""
+
+    plans: Count | None = None
+    plans_a_second: Number = None
+    batches_run: Count | None = None
+    batches_whole: Count | None = None
+    blocks_run: Count | None = None
+    blocks_reused: Count | None = None
+    seconds: Number = None
+    network_s: Number = None
+    stitching_s: Number = None
+    loss_s: Number = None
+    solving_s: Number = None
+
+
 class SearchRecord(Record):
     """What the search did; trace rows are evaluation, loss, incumbent's loss, phase and more."""
 
     evaluations: Count | None = None
     seconds: Number = None
+    effort: Effort = Effort()
     trace: list[list[Number | str]] = []
 
 

@@ -203,3 +203,15 @@ def test_lists_and_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = pipeline(*arguments, cwd=tmp_path)
     assert result.returncode == 0
     assert len(result.stdout + result.stderr) > 200
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        (("spdy", "uniform", "best"), ("--speedup", "2,3", "--allocator", "spdy,best")),
+        (("above 1",), ("--speedup", "2,0.5")),
+        (("belong together",), ("--speedup", 2, "--backend", "dask")),
+    ],
+)
+def test_compare_refuses_what_there_is_not(tmp_path: Path, words: tuple[str, ...], flags: tuple[object, ...]) -> None:
+    fails(tmp_path, 2, *words, args=("compare", "out", "--runtime", "onnxruntime", *flags))

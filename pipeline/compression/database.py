@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipeline.compression.unit_file import (
     write_unit,
 )
 from pipeline.models.base import Unit
+from pipeline.workers import Compute, compute_here
 from targets.errors import ArtifactError, ConfigError, UserError
 from targets.levels import DENSE, Level
 
@@ -118,6 +120,7 @@ def build_database(
     solver: str = "auto",
     progress: Progress | None = None,
     plans: Mapping[str, UnitPlan] | None = None,
+    compute: Compute = compute_here,
 ) -> Database:
     """Compress every unit at every level, and write one file a unit.
 
@@ -134,6 +137,7 @@ def build_database(
         solver: of `SOLVERS`.
         progress: called after every unit.
         plans: unit → its own levels and how to compress it; by default every level, by the solver.
+        compute: has units compressed, here or by workers elsewhere; files are written here.
 
     Raises:
         ConfigError: a criterion, solver or level that there is not.
@@ -146,20 +150,29 @@ def build_database(
     missing = list(units)
     with _writing(folder, missing, levels):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, layer in statistics:
-        if name not in waiting:
-            continue
-        unit, dense = waiting.pop(name)
-        plan = plans[unit.name] if plans else UnitPlan(levels, _solved(levels, criterion, solver))
-        key = _key(unit, dense, layer.hessian, plan.levels, criterion, solver)
-        if not _is_built(folder / file_name(unit.name), key):
-            compressed = plan.compress(layer.hessian, dense)
-            header, tensors = _encode(unit, key, dense, layer.hessian, plan.levels, compressed)
-            with _writing(folder, missing, levels):
-                write_unit(folder, header, tensors)
+
+    def finish(unit: Unit) -> None:
         missing.remove(unit)
         if progress:
             progress(len(units) - len(missing), len(units), unit.name)
+
+    def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
+        for name, layer in statistics:
+            if name not in waiting:
+                continue
+            unit, dense = waiting.pop(name)
+            plan = plans[unit.name] if plans else UnitPlan(levels, _solved(levels, criterion, solver))
+            key = _key(unit, dense, layer.hessian, plan.levels, criterion, solver)
+            if _is_built(folder / file_name(unit.name), key):
+                finish(unit)
+            else:
+                yield unit.name, (unit, key, dense, layer.hessian, plan)
+
+    by_name = {unit.name: unit for unit in units}
+    for name, (header, tensors) in compute(compress_unit, tasks()):
+        with _writing(folder, missing, levels):
+            write_unit(folder, header, tensors)
+        finish(by_name[name])
     if waiting:
         raise ValueError(f"no statistics for {sorted(waiting)}")
     with _writing(folder, missing, levels):
@@ -168,7 +181,18 @@ def build_database(
 
 
 def _solved(levels: Sequence[Level], criterion: str, solver: str) -> Compress:
-    return lambda hessian, dense: SOLVERS[solver](hessian, dense, _sparsities(levels), CRITERIA[criterion])
+    return partial(_solve, _sparsities(levels), criterion, solver)  # unlike a lambda, workers can be sent it
+
+
+def _solve(
+    sparsities: Sequence[float], criterion: str, solver: str, hessian: Matrix, dense: Matrix
+) -> Iterator[Matrix]:
+    return SOLVERS[solver](hessian, dense, sparsities, CRITERIA[criterion])
+
+
+def compress_unit(unit: Unit, key: str, dense: Matrix, hessian: Matrix, plan: UnitPlan) -> tuple[UnitHeader, Tensors]:
+    """A unit at every level of its plan, as its file keeps it; depends on nothing but the arguments."""
+    return encode_unit(unit, key, dense, hessian, plan.levels, plan.compress(hessian, dense))
 
 
 def _check_settings(levels: Sequence[Level], criterion: str, solver: str, plans: Mapping[str, UnitPlan] | None) -> None:
@@ -201,7 +225,7 @@ def _sparsities(levels: Sequence[Level]) -> list[float]:
     return [level.amount for level in levels if level != DENSE]
 
 
-def _encode(
+def encode_unit(
     unit: Unit, key: str, dense: Matrix, hessian: Matrix, levels: Sequence[Level], compressed: Iterator[Matrix]
 ) -> tuple[UnitHeader, Tensors]:
     """Header and tensors of a unit's file; errors are those of the weights as the file keeps them."""

@@ -1,6 +1,7 @@
 """Allocators: which level every unit gets, behind one signature, so that baselines face the same budget as SPDY."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,8 +9,13 @@ from numpy.typing import NDArray
 
 from pipeline.search.budget_dp import InfeasibleBudget, solve_budget
 from pipeline.search.error_models import ERROR_MODELS, fitted_coefficients
-from pipeline.search.spdy import Evaluate, Knobs, TraceRow, search
+from pipeline.search.evolution import Ladders, evolve
+from pipeline.search.losses import Evaluate
+from pipeline.search.spdy import Knobs, Progress, TraceRow, search
 from targets.levels import Level
+
+SPDY_SHARE = 0.5
+"""Of the evaluations, where evolution goes on with what they found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +30,11 @@ class Problem:
         prunable: [units] False for units that stay dense; they are charged like the others.
         budget_s: seconds that all units may take together, the network's fixed time already taken off.
         magnitudes: gives a unit's |weights| in ascending order; ``global-magnitude`` needs it.
-        evaluate: loss of a plan on the calibration set; ``spdy`` needs it.
-        rng: the source of chance; ``spdy`` needs it.
+        evaluate: losses of plans on the calibration set; ``spdy`` and ``spdy-evolution`` need it.
+        rng: the source of chance; they need it too.
         error_model: what ``spdy`` multiplies its coefficients with, a key of `ERROR_MODELS`.
-        knobs: how ``spdy`` searches.
+        knobs: how they search.
+        start: [units] a former round's plan, perhaps for another budget; ``spdy-evolution`` goes on from it.
     """
 
     unit_names: tuple[str, ...]
@@ -41,6 +48,7 @@ class Problem:
     rng: np.random.Generator | None = None
     error_model: str = "quadratic"
     knobs: Knobs | None = None
+    start: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.unit_names), len(self.levels))
@@ -85,14 +93,45 @@ class Allocation:
 
 def spdy(problem: Problem) -> Allocation:
     """Sensitivities learned by search on the calibration set; begins with what the measured errors say of them."""
-    if problem.evaluate is None or problem.rng is None:
-        raise ValueError("spdy needs evaluate and rng")
+    evaluate, rng = _searching(problem)
     measured, costs = problem.rows(problem.errors), problem.rows(problem.costs)
     errors = ERROR_MODELS[problem.error_model](measured)
     knobs = problem.knobs or Knobs()
     knobs = replace(knobs, extra_starts=(*knobs.extra_starts, fitted_coefficients(errors, measured)))
-    found = search(errors, costs, problem.budget_s, problem.evaluate, problem.rng, knobs)
+    found = search(errors, costs, problem.budget_s, evaluate, rng, knobs)
     return Allocation(found.choice, found.loss, found.coefficients, found.trace)
+
+
+def spdy_evolution(problem: Problem) -> Allocation:
+    """SPDY's plan, then mutations of it that keep the budget; a former round's plan is brought to the new budget."""
+    evaluate, rng = _searching(problem)
+    knobs = problem.knobs or Knobs()
+    most = knobs.max_evaluations
+    ladders = Ladders(problem.rows(problem.errors), problem.rows(problem.costs), problem.budget_s)
+    if problem.start is None:
+        share = None if most is None else math.ceil(SPDY_SHARE * most)
+        first = spdy(replace(problem, knobs=replace(knobs, max_evaluations=share)))
+    else:
+        first = Allocation(np.array(ladders.plan(ladders.repaired(ladders.place(problem.start)))))
+    left = None if most is None else most - len(first.trace)
+    if left == 0:
+        return first
+    done = len(first.trace)
+
+    def show(progress: Progress) -> None:
+        if knobs.on_progress is not None:
+            knobs.on_progress(progress._replace(evaluations=done + progress.evaluations))
+
+    rest = replace(knobs, max_evaluations=left, on_progress=show)
+    found = evolve(first.choice.tolist(), ladders, evaluate, rng, rest)
+    trace = [row._replace(evaluation=done + row.evaluation) for row in found.trace]
+    return Allocation(found.choice, found.loss, first.coefficients, (*first.trace, *trace))
+
+
+def _searching(problem: Problem) -> tuple[Evaluate, np.random.Generator]:
+    if problem.evaluate is None or problem.rng is None:
+        raise ValueError("a search needs evaluate and rng")
+    return problem.evaluate, problem.rng
 
 
 def dynamic_program(problem: Problem) -> Allocation:
@@ -178,6 +217,7 @@ def _first_within_budget(problem: Problem, choices: list[NDArray[np.int64]]) -> 
 
 ALLOCATORS: dict[str, Callable[[Problem], Allocation]] = {
     "spdy": spdy,
+    "spdy-evolution": spdy_evolution,
     "dp": dynamic_program,
     "uniform": uniform,
     "global-magnitude": global_magnitude,

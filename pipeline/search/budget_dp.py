@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from targets.errors import SpeedupError
 
+_MOVES = 128
+"""Levels that may enter the plan known beforehand; all pairs of them are looked at together."""
 _ROUNDING = 1e-12
 """Relative width within which two sums of floats in different order may be the same number."""
 
@@ -89,7 +91,7 @@ class _Dual:
 
 @dataclass(frozen=True, slots=True)
 class _Frontier:
-    """States in ascending order of cost and descending order of error, with the way back to the unit before."""
+    """States in ascending order of cost and descending order of error, with the way back to the branching before."""
 
     costs: NDArray[np.float64]
     errors: NDArray[np.float64]
@@ -197,41 +199,58 @@ def _dual(table: _Table, most_accurate: NDArray[np.int64], budget: float) -> _Du
     return _Dual(price, priced, within)
 
 
-def _filled(table: _Table, plan: NDArray[np.int64], budget: float) -> NDArray[np.int64]:
-    """Spend what a plan leaves of the budget: one unit at a time, on the level that saves most error."""
-    plan = plan.copy()
-    while True:
+def _improved(table: _Table, dual: _Dual, budget: float) -> NDArray[np.int64]:
+    """The dual's plan after the best changes of one or two units at a time, while they save error within the budget.
+
+    Only the levels nearest to the best of their unit at the dual's price take part: the optimum is among them or near.
+    """
+    excess = (dual.priced - dual.priced.min(axis=1, keepdims=True)).ravel()
+    moves = np.argpartition(excess, _MOVES)[:_MOVES] if len(excess) > _MOVES else np.arange(len(excess))
+    moves = moves[np.isfinite(excess[moves])]
+    units, positions = np.divmod(moves, table.costs.shape[1])
+    plan = dual.plan.copy()
+    for _ in table.rows:
         slack = budget - table.totals(plan)[0]
-        extra = table.costs - table.costs[table.rows, plan][:, None]
-        saved = np.where(extra <= slack, table.errors[table.rows, plan][:, None] - table.errors, -np.inf)
-        unit, position = np.unravel_index(saved.argmax(), saved.shape)
-        if not saved[unit, position] > 0:
-            return plan
-        plan[unit] = position
+        extra = table.costs[units, positions] - table.costs[units, plan[units]]
+        saved = table.errors[units, plan[units]] - table.errors[units, positions]
+        pairs = np.where(extra[:, None] + extra <= slack, saved[:, None] + saved, -np.inf)
+        pairs[units[:, None] == units] = -np.inf
+        np.fill_diagonal(pairs, np.where(extra <= slack, saved, -np.inf))
+        first, second = np.unravel_index(pairs.argmax(), pairs.shape)
+        if not pairs[first, second] > 0:
+            break
+        plan[units[[first, second]]] = positions[[first, second]]
+    return plan
 
 
 def _search_frontiers(table: _Table, dual: _Dual, budget: float, buckets: int) -> NDArray[np.int64]:
-    """The dynamic program itself. Every state is also completed by the rest of a plan known beforehand."""
+    """The dynamic program itself. States are also completed by the rest of a plan known beforehand."""
     least = dual.priced.min(axis=1)
     bound_ahead = _from_here_on(least) - dual.price * budget
-    best = _filled(table, dual.plan, budget)
+    best = _improved(table, dual, budget)
     best = best if table.totals(best)[0] <= budget else dual.plan
     best_error = table.totals(best)[1]
     rounding = _ROUNDING * (np.abs(least).sum() + dual.price * budget + abs(best_error))
     # Rows keep only levels that some plan may hold that is not worse than the best one known.
     hopeful = np.isfinite(table.errors) & ~(dual.priced - least[:, None] > best_error - bound_ahead[0] + rounding)
-    cheapest_ahead = _from_here_on(table.costs[table.rows, hopeful.argmax(axis=1)])
-    plan_costs = _from_here_on(table.costs[table.rows, dual.plan])
+    cheapest = hopeful.argmax(axis=1)
+    limits = budget - _from_here_on(table.costs[table.rows, cheapest]) + _ROUNDING * budget
+    limits[-1] = budget
+    spared = budget - _from_here_on(table.costs[table.rows, dual.plan])
     plan_errors = _from_here_on(table.errors[table.rows, dual.plan])
-    frontiers = [_Frontier(np.zeros(1), np.zeros(1), np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))]
-    for i in range(len(table.costs)):
-        limit = budget - cheapest_ahead[i + 1] + (_ROUNDING * budget if i + 1 < len(table.costs) else 0.0)
-        slack = best_error + rounding - bound_ahead[i + 1]
-        frontier = _extended(frontiers[-1], table, i, np.flatnonzero(hopeful[i]), limit, dual.price, slack)
-        frontiers.append(_thinned(frontier, dual.price, buckets))
-        state = int(np.searchsorted(frontiers[-1].costs, budget - plan_costs[i + 1], side="right")) - 1
-        if state >= 0 and frontiers[-1].errors[state] + plan_errors[i + 1] < best_error:
-            plan = np.concatenate((_traced(frontiers, state), dual.plan[i + 1 :]))
+    costs, errors = np.zeros(1), np.zeros(1)
+    branchings: dict[int, _Frontier] = {}
+    for i, positions in enumerate(map(np.flatnonzero, hopeful)):
+        if len(positions) == 1:
+            costs, errors = costs + table.costs[i, positions], errors + table.errors[i, positions]
+        else:
+            slack = best_error + rounding - bound_ahead[i + 1]
+            frontier = _extended(costs, errors, table, i, positions, limits[i + 1], dual.price, slack)
+            branchings[i] = frontier = _thinned(frontier, dual.price, buckets)
+            costs, errors = frontier.costs, frontier.errors
+        state = int(costs.searchsorted(spared[i + 1], side="right")) - 1
+        if state >= 0 and errors[state] + plan_errors[i + 1] < best_error:
+            plan = np.concatenate((_traced(branchings, cheapest[: i + 1], state), dual.plan[i + 1 :]))
             cost, error = table.totals(plan)
             if cost <= budget and error < best_error:
                 best, best_error = plan, error
@@ -249,7 +268,8 @@ def _from_here_on(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _extended(
-    before: _Frontier,
+    costs: NDArray[np.float64],
+    errors: NDArray[np.float64],
     table: _Table,
     unit: int,
     positions: NDArray[np.int64],
@@ -258,14 +278,16 @@ def _extended(
     slack: float,
 ) -> _Frontier:
     """Every state with every level, less what breaks ``limit``, cannot beat the best plan, or is dominated."""
-    costs = (before.costs[:, None] + table.costs[unit, positions]).ravel()
-    errors = (before.errors[:, None] + table.errors[unit, positions]).ravel()
-    kept = np.flatnonzero((costs <= limit) & ~(errors + price * costs > slack))
-    kept = kept[np.lexsort((errors[kept], costs[kept]))]
-    falling = errors[kept]
-    kept = kept[np.append(True, falling[1:] < np.minimum.accumulate(falling)[:-1])[: len(kept)]]
-    parents, columns = np.divmod(kept, len(positions))
-    return _Frontier(costs[kept], errors[kept], parents, positions[columns])
+    extended_costs = (table.costs[unit, positions][:, None] + costs).ravel()
+    extended_errors = (table.errors[unit, positions][:, None] + errors).ravel()
+    kept = ((extended_costs <= limit) & ~(extended_errors + price * extended_costs > slack)).nonzero()[0]
+    kept = kept[extended_costs[kept].argsort(kind="stable")]
+    falling = extended_errors[kept]
+    stays = np.ones(len(kept), dtype=np.bool_)
+    np.less(falling[1:], np.minimum.accumulate(falling)[:-1], out=stays[1:])
+    kept = kept[stays]
+    columns, parents = np.divmod(kept, len(costs))
+    return _Frontier(extended_costs[kept], falling[stays], parents, positions[columns])
 
 
 def _thinned(frontier: _Frontier, price: float, buckets: int) -> _Frontier:
@@ -279,10 +301,10 @@ def _thinned(frontier: _Frontier, price: float, buckets: int) -> _Frontier:
     return _Frontier(costs[keep], frontier.errors[keep], frontier.parents[keep], frontier.positions[keep])
 
 
-def _traced(frontiers: Sequence[_Frontier], state: int) -> NDArray[np.int64]:
-    """Positions of the levels that led to a state of the last frontier."""
-    plan = np.empty(len(frontiers) - 1, dtype=np.int64)
-    for i in range(len(plan), 0, -1):
-        plan[i - 1] = frontiers[i].positions[state]
-        state = int(frontiers[i].parents[state])
+def _traced(branchings: dict[int, _Frontier], plan: NDArray[np.int64], state: int) -> NDArray[np.int64]:
+    """Positions of the levels that led to a state of the last branching; ``plan`` has those of other units."""
+    plan = plan.copy()
+    for unit in reversed(branchings):
+        plan[unit] = branchings[unit].positions[state]
+        state = int(branchings[unit].parents[state])
     return plan

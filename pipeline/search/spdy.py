@@ -5,6 +5,7 @@ budget's dynamic program turns it into a plan; the plan's loss on the calibratio
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,19 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.search.budget_dp import solve_budget
-
-Plan = tuple[int, ...]
-Evaluate = Callable[[Plan, float], float]
-"""``evaluate(plan, limit)``: the plan's loss, or early any value above ``limit`` once the loss is sure to exceed it."""
+from pipeline.search.losses import Evaluate, LossMemory, Plan, race
 
 _LARGEST_NEIGHBOURHOOD = 0.1
 """Share of the coefficients that the first neighbourhood draws again."""
 
 
 class TraceRow(NamedTuple):
-    """One evaluation. A loss above the incumbent's may be a lower bound, since hopeless evaluations stop early.
+    """One evaluation. A loss above the incumbent's may be that of a part of the calibration set, or a lower bound.
 
-    ``phase`` is ``given``, ``random`` or ``neighbourhood``; ``neighbourhood`` the number of coefficients drawn again.
+    ``phase`` is ``given``, ``random``, ``neighbourhood`` or ``evolution``; ``neighbourhood`` the number of coefficients
+    drawn again, in evolution that of units changed.
     """
 
     evaluation: int
@@ -43,22 +42,6 @@ class Progress(NamedTuple):
     evaluations_left: int
 
 
-class LossMemory:
-    """Losses of plans, so that none is evaluated twice, in one search or in the next over the same calibration set."""
-
-    def __init__(self) -> None:
-        self._known: dict[Plan, tuple[float, bool]] = {}
-
-    def recall(self, plan: Plan, limit: float) -> float | None:
-        """The plan's loss, or a value above ``limit`` if it is known to exceed that; None if it must be evaluated."""
-        loss, complete = self._known.get(plan, (-math.inf, False))
-        return loss if complete or loss > limit else None
-
-    def store(self, plan: Plan, loss: float, limit: float) -> None:
-        """Keep what ``evaluate(plan, limit)`` returned; above ``limit`` it may have stopped early."""
-        self._known[plan] = (loss, loss <= limit)
-
-
 @dataclass(frozen=True, slots=True)
 class Knobs:
     """How a search runs.
@@ -71,6 +54,8 @@ class Knobs:
         should_stop: asked after every trial; True ends the search with the incumbent.
         on_progress: told after every evaluation.
         memory: losses known from former rounds over the same calibration set; this search adds its own.
+        batch: starts whose plans are judged together, in a race on growing parts of the calibration set; 1 as in the
+            paper. What is found depends on this number, not on how many workers share the evaluations.
     """
 
     starts: int = 100
@@ -80,6 +65,7 @@ class Knobs:
     should_stop: Callable[[], bool] | None = None
     on_progress: Callable[[Progress], None] | None = None
     memory: LossMemory | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if self.starts < 0 or self.patience < 0:
@@ -88,6 +74,8 @@ class Knobs:
             raise ValueError("a search needs a start: starts is 0 and extra_starts is empty")
         if self.max_evaluations is not None and self.max_evaluations < 1:
             raise ValueError(f"max_evaluations must be at least 1, not {self.max_evaluations}")
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, not {self.batch}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,32 +129,32 @@ def search(
         ValueError: tables that `solve_budget` refuses, or an extra start of the wrong length or below 0.
     """
     state = _Search(errors, costs, budget, evaluate, knobs or Knobs())
-    for proposal in _proposals(state, rng):
-        state.try_out(proposal)
+    for batch in _batches(state, rng):
+        state.try_out(batch)
         if state.is_over():
             break
     return SearchResult(np.array(state.plan, dtype=np.int64), state.loss, state.coefficients, tuple(state.trace))
 
 
-def _proposals(state: "_Search", rng: np.random.Generator) -> Iterator[_Proposal]:
+def _batches(state: "_Search", rng: np.random.Generator) -> Iterator[list[_Proposal]]:
     """Coefficients to try: given ones, random ones, then the incumbent's with fewer and fewer of them drawn again."""
     knobs, units = state.knobs, len(state.errors)
     free = np.array([i for i, row in enumerate(state.errors) if len(row) > 1], dtype=np.int64)
     largest = math.ceil(_LARGEST_NEIGHBOURHOOD * len(free))
-    trials_left = len(knobs.extra_starts) + knobs.starts + largest * knobs.patience
-    for given in knobs.extra_starts:
-        trials_left -= 1
-        yield _Proposal(_checked_start(given, units), "given", 0, trials_left)
-    for _ in range(knobs.starts):
-        trials_left -= 1
-        yield _Proposal(rng.uniform(size=units), "random", 0, trials_left)
+    starts = [(_checked_start(given, units), "given") for given in knobs.extra_starts]
+    total = len(starts) + knobs.starts
+    while trials := total - state.trials:
+        size = min(knobs.batch, trials, state.room())
+        drawn = [starts.pop(0) if starts else (rng.uniform(size=units), "random") for _ in range(size)]
+        left = trials + largest * knobs.patience - 1
+        yield [_Proposal(vector, phase, 0, left - i) for i, (vector, phase) in enumerate(drawn)]
     for size in range(largest, 0, -1):
         in_vain = 0
         while in_vain < knobs.patience:
             coefficients = state.coefficients.copy()
             coefficients[rng.choice(free, size, replace=False)] = rng.uniform(size=size)
             before = state.loss
-            yield _Proposal(coefficients, "neighbourhood", size, size * knobs.patience - in_vain - 1)
+            yield [_Proposal(coefficients, "neighbourhood", size, size * knobs.patience - in_vain - 1)]
             in_vain = 0 if state.loss < before else in_vain + 1
 
 
@@ -197,42 +185,49 @@ class _Search:
         self.loss = math.inf
         self.coefficients = np.ones(len(rows))
         self.trace: list[TraceRow] = []
-        self._trials = 0
+        self.trials = 0
         self._costs = [np.where(mask, np.inf, row) for mask, row in zip(forbidden, costs, strict=True)]
         self._budget = budget
         self._evaluate = evaluate
         self._memory = knobs.memory or LossMemory()
 
-    def try_out(self, proposal: _Proposal) -> None:
-        """Turn the proposal into a plan, and make it the incumbent if its loss is lower."""
-        weighed = [c * row for c, row in zip(proposal.coefficients, self.errors, strict=True)]
-        plan = tuple(solve_budget(weighed, self._costs, self._budget).choice.tolist())
-        self._trials += 1
+    def try_out(self, batch: Sequence[_Proposal]) -> None:
+        """Turn the proposals into plans, and make the one with the lowest loss the incumbent if it is lower still."""
+        plans = [self._plan(proposal) for proposal in batch]
+        self.trials += len(batch)
         limit = self.loss
-        known = self._memory.recall(plan, limit)
-        loss = self._evaluated(plan, limit) if known is None else known
-        if loss < limit or not self.plan:
-            self.plan, self.loss, self.coefficients = plan, loss, proposal.coefficients
-        if known is None:
-            self._record(loss, proposal)
+        known = {plan: self._memory.recall(plan, limit) for plan in plans}
+        new = [plan for plan, loss in known.items() if loss is None]
+        judged = dict(zip(new, race(new, self._evaluate, limit), strict=True)) if new else {}
+        for plan, judgement in judged.items():
+            self._memory.store(plan, judgement)
+        complete = {plan: loss for plan, loss in known.items() if loss is not None}
+        complete |= {plan: judgement.loss for plan, judgement in judged.items() if judgement.complete}
+        best = min(complete, key=lambda plan: complete[plan], default=plans[0])
+        if not self.plan or complete.get(best, math.inf) < limit:
+            self.plan, self.loss = best, complete.get(best, math.inf)
+            self.coefficients = batch[plans.index(best)].coefficients
+        for plan in new:
+            self._record(judged[plan].loss, batch[plans.index(plan)])
+
+    def room(self) -> int:
+        """How many evaluations are still allowed."""
+        most = self.knobs.max_evaluations
+        return sys.maxsize if most is None else most - len(self.trace)
 
     def is_over(self) -> bool:
         """Whether a limit ends the search now."""
-        if self.knobs.max_evaluations is not None and len(self.trace) >= self.knobs.max_evaluations:
-            return True
-        return self.knobs.should_stop is not None and self.knobs.should_stop()
+        return self.room() == 0 or (self.knobs.should_stop is not None and self.knobs.should_stop())
 
-    def _evaluated(self, plan: Plan, limit: float) -> float:
-        loss = float(self._evaluate(plan, limit))
-        loss = math.inf if math.isnan(loss) else loss
-        self._memory.store(plan, loss, limit)
-        return loss
+    def _plan(self, proposal: _Proposal) -> Plan:
+        weighed = [c * row for c, row in zip(proposal.coefficients, self.errors, strict=True)]
+        return tuple(solve_budget(weighed, self._costs, self._budget).choice.tolist())
 
     def _record(self, loss: float, proposal: _Proposal) -> None:
         evaluation = len(self.trace) + 1
         self.trace.append(TraceRow(evaluation, loss, self.loss, proposal.phase, proposal.neighbourhood))
         if self.knobs.on_progress is not None:
-            left = math.ceil(proposal.trials_left * evaluation / self._trials)
+            left = math.ceil(proposal.trials_left * evaluation / self.trials)
             if self.knobs.max_evaluations is not None:
                 left = min(left, self.knobs.max_evaluations - evaluation)
             self.knobs.on_progress(Progress(self.loss, evaluation, left))

@@ -6,7 +6,7 @@ import numpy as np
 
 from reports.document import NOT_MEASURED, Chart, Panel, Role, Section, Series, Table
 from reports.formatting import count, duration, percent, significant
-from reports.records import Run, TableMeasurement
+from reports.records import Effort, Run, TableMeasurement
 from reports.samples import thinned
 from reports.sections.layers import rounds_table
 from reports.sections.tables import absent, facts
@@ -83,6 +83,7 @@ def search_section(run: Run) -> Section:
         ("Evaluations", count(search.evaluations)),
         ("Time", duration(search.seconds)),
     ]
+    rows += _effort_rows(search.effort)
     trace = _trace(search.trace)
     if trace:
         rows.append(("Loss of the first plan", significant(trace[0][1])))
@@ -92,6 +93,28 @@ def search_section(run: Run) -> Section:
     charts = (_trace_chart(trace),) if len(trace) > 1 else ()
     tables = (facts("Search", said, ("Figure", "Value")),) if said else ()
     return Section("search", "Search", text, (*charts, *tables))
+
+
+def _effort_rows(effort: Effort) -> list[tuple[str, str]]:
+    """How fast plans were evaluated, where the time went, and what was not computed."""
+    rows = []
+    if effort.plans_a_second:
+        rows.append(("Plans evaluated a second", significant(effort.plans_a_second)))
+    parts = {
+        "running the network": effort.network_s,
+        "budget programs": effort.solving_s,
+        "stitching": effort.stitching_s,
+        "judging outputs": effort.loss_s,
+    }
+    shares = [f"{name} {percent(part / effort.seconds)}" for name, part in parts.items() if part and effort.seconds]
+    if shares:
+        rows.append(("Where the search's time went", ", ".join(shares)))
+    if effort.batches_run and effort.batches_whole:
+        rows.append(("Batches run, of all batches of all plans", percent(effort.batches_run / effort.batches_whole)))
+    if effort.blocks_reused:
+        share = effort.blocks_reused / (effort.blocks_reused + (effort.blocks_run or 0))
+        rows.append(("Blocks' outputs taken from the plan before", percent(share)))
+    return rows
 
 
 def _trace(rows: Sequence[Sequence[float | str | None]]) -> list[tuple[float, float, float, str]]:
@@ -123,6 +146,6 @@ def _trace_chart(trace: Sequence[tuple[float, float, float, str]]) -> Chart:
         "search",
         "Loss of the plans tried",
         f"{len(trace)} evaluations; the best plan's loss falls from {significant(trace[0][2])} "
-        f"to {significant(trace[-1][2])}. A loss above it may be a lower bound: hopeless evaluations stop early.",
+        f"to {significant(trace[-1][2])}. A loss above it may be a bound or an estimate: evaluations stop early.",
         (Panel("evaluation", "calibration loss", (*series, best), log_y=wide),),
     )

@@ -48,6 +48,22 @@ def _trace(rng: np.random.Generator) -> list[list[Any]]:
     ]
 
 
+def _effort() -> dict[str, float]:
+    return {
+        "plans": 300,
+        "plans_a_second": 7.5,
+        "batches_run": 600,
+        "batches_whole": 1200,
+        "blocks_run": 4000,
+        "blocks_reused": 1000,
+        "seconds": 50.0,
+        "network_s": 38.0,
+        "stitching_s": 1.0,
+        "loss_s": 1.0,
+        "solving_s": 10.0,
+    }
+
+
 def _samples(rng: np.random.Generator) -> dict[str, Any]:
     def times(median_ms: float, drift: float) -> list[float]:
         return (median_ms * (1 + drift) * (1 + rng.gamma(2.0, 0.006, 80)) / 1000).tolist()
@@ -149,7 +165,7 @@ def realistic_files() -> Files:
                 {"round": 1, "requested_s": 0.00685, "predicted_speedup": 3.0, "measured_speedup": 2.87, "loss": 0.44},
                 {"round": 2, "budget_s": 0.0067, "predicted_speedup": 3.06, "measured_speedup": 3.02, "loss": 0.46},
             ],
-            "search": {"evaluations": 320, "seconds": 96.4, "trace": _trace(rng)},
+            "search": {"evaluations": 320, "seconds": 96.4, "effort": _effort(), "trace": _trace(rng)},
         },
         "latency_table": _latency_table(units, rng),
         "comparison": _comparison(),

@@ -150,6 +150,18 @@ def test_median_error_of_the_shown_predictions(files: Files, folder_of: FolderOf
     assert rows["Points shown"] == "3"
 
 
+def test_a_search_says_how_fast_it_was_where_its_time_went_and_what_it_spared(
+    files: Files, folder_of: FolderOf
+) -> None:
+    rows = dict(table(build_summary(folder_of(files)), "Search").rows)
+    assert rows["Plans evaluated a second"] == "7.50"
+    assert rows["Where the search's time went"].startswith("running the network 76.0%, budget programs 20.0%")
+    assert rows["Batches run, of all batches of all plans"] == "50.0%"
+    assert rows["Blocks' outputs taken from the plan before"] == "20.0%"
+    files["plan"]["search"]["effort"] = {"seconds": 0, "network_s": 0, "batches_whole": 0, "blocks_reused": None}
+    assert not [name for name in dict(table(build_summary(folder_of(files)), "Search").rows) if "Where" in name]
+
+
 def test_a_search_stopped_evaluations_early_still_draws(files: Files, folder_of: FolderOf) -> None:
     trace = files["plan"]["search"]["trace"]
     trace[5][1] = float("inf")

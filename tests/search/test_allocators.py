@@ -1,4 +1,5 @@
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ def problem(seed: int = 0, units: int = 14, share: float = 0.5, levels: tuple[Le
     dense_s = costs[:, 0].sum()
     last_level_s = np.where(prunable, costs[:, -1], costs[:, 0]).sum()
 
-    def evaluate(plan: tuple[int, ...], limit: float) -> float:
-        return float(errors[np.arange(units), plan].sum())
+    def evaluate(plans: Sequence[tuple[int, ...]], limit: float, share: float = 1.0) -> list[float]:
+        return [float(errors[np.arange(units), plan].sum()) for plan in plans]
 
     return Problem(
         unit_names=tuple(weights),

@@ -5,10 +5,15 @@ import numpy as np
 import pytest
 
 from pipeline.search.budget_dp import InfeasibleBudget, solve_budget
-from pipeline.search.spdy import Knobs, LossMemory, SearchResult, search
+from pipeline.search.losses import Evaluate, Judgement, LossMemory
+from pipeline.search.spdy import Knobs, SearchResult, search
 from tests.search.toys import Toy, toy
 
 QUICK = Knobs(starts=20, patience=15)
+
+
+def constant(loss: float) -> Evaluate:
+    return lambda plans, limit, share=1.0: [loss] * len(plans)
 
 
 def run(network: Toy, knobs: Knobs = QUICK, seed: int = 0) -> SearchResult:
@@ -113,8 +118,8 @@ def test_memory_spares_the_next_round_what_is_known():
 
 def test_memory_of_a_loss_cut_short_is_no_loss():
     memory = LossMemory()
-    memory.store((1,), 0.6, limit=0.5)
-    memory.store((2,), 0.4, limit=0.5)
+    memory.store((1,), Judgement(0.6, complete=False))
+    memory.store((2,), Judgement(0.4, complete=True))
     assert memory.recall((1,), limit=0.5) == 0.6
     assert memory.recall((1,), limit=0.9) is None, "0.6 is only what it had reached when it was stopped"
     assert memory.recall((2,), limit=0.1) == memory.recall((2,), limit=0.9) == 0.4
@@ -147,36 +152,34 @@ def test_units_without_a_choice_are_charged_and_take_no_part():
     dense = 1e-3
     errors, costs = [np.zeros(1), *network.errors], [np.array([dense]), *network.costs]
 
-    def evaluate(plan, limit):
-        assert plan[0] == 0
-        return network.evaluate(plan[1:], limit)
+    def evaluate(plans, limit, share=1.0):
+        assert {plan[0] for plan in plans} == {0}
+        return network.evaluate([plan[1:] for plan in plans], limit)
 
     result = search(errors, costs, network.budget + dense, evaluate, np.random.default_rng(0), QUICK)
     assert dense + sum(row[i] for row, i in zip(network.costs, result.choice[1:], strict=True)) <= (
         network.budget + dense
     )
-    only_fixed = search([np.zeros(1)], [np.array([1.0])], 1.0, lambda plan, limit: 0.5, np.random.default_rng(0))
+    only_fixed = search([np.zeros(1)], [np.array([1.0])], 1.0, constant(0.5), np.random.default_rng(0))
     assert (only_fixed.choice.tolist(), only_fixed.loss) == ([0], 0.5)
 
 
 def test_a_forbidden_level_is_never_chosen_even_by_an_insensitive_unit():
     errors, costs = [np.array([0.0, np.inf, 1.0])], [np.array([3.0, 1.0, 2.0])]
     knobs = Knobs(starts=0, patience=0, extra_starts=[[0.0]])
-    assert search(errors, costs, 2.5, lambda plan, limit: 1.0, np.random.default_rng(0), knobs).choice.tolist() == [2]
+    assert search(errors, costs, 2.5, constant(1.0), np.random.default_rng(0), knobs).choice.tolist() == [2]
 
 
 def test_plans_whose_loss_is_nan_lose():
     network = toy(12)
 
-    def evaluate(plan, limit):
-        loss = network.evaluate(plan, limit)
-        return math.nan if len(network.asked) % 2 else loss
+    def evaluate(plans, limit, share=1.0):
+        losses = network.evaluate(plans, limit)
+        return [math.nan] if len(network.asked) % 2 else losses
 
     result = search(network.errors, network.costs, network.budget, evaluate, np.random.default_rng(0), QUICK)
     assert result.loss == min(network.loss(plan) for plan in network.asked[1::2])
-    broken = search(
-        network.errors, network.costs, network.budget, lambda plan, limit: math.nan, np.random.default_rng(0), QUICK
-    )
+    broken = search(network.errors, network.costs, network.budget, constant(math.nan), np.random.default_rng(0), QUICK)
     assert broken.loss == math.inf
 
 
@@ -199,3 +202,32 @@ def test_bad_extra_starts(start):
 def test_bad_knobs(knobs):
     with pytest.raises(ValueError, match=r"start|patience|max_evaluations"):
         Knobs(**knobs)
+
+
+def test_batches_are_judged_in_races_and_find_as_good_plans():
+    ratios = []
+    for seed in range(6):
+        network = toy(seed)
+        raced = run(network, Knobs(starts=24, patience=24, batch=8), seed)
+        assert raced.loss == network.loss(tuple(raced.choice)) == min(map(network.loss, network.asked))
+        assert len(raced.trace) == len(set(network.asked))
+        ratios.append(raced.loss / run(toy(seed), Knobs(starts=24, patience=24), seed).loss)
+    assert np.median(ratios) < 1.02
+
+
+def test_a_batch_never_exceeds_the_evaluations_allowed():
+    assert len(run(toy(9), Knobs(max_evaluations=13, batch=8)).trace) == 13
+
+
+def test_a_plan_that_lost_a_race_is_not_the_incumbent_however_lucky_it_was():
+    """On a quarter of the data a bad plan looks perfect: it may reach the final, where its real loss is seen."""
+    network = toy(3)
+
+    def evaluate(plans, limit, share=1.0):
+        losses = network.evaluate(plans, limit)
+        return [1 / (1 + loss) for loss in losses] if share < 1 else losses
+
+    result = search(
+        network.errors, network.costs, network.budget, evaluate, np.random.default_rng(0), Knobs(starts=8, batch=8)
+    )
+    assert result.loss == network.loss(tuple(result.choice))

@@ -1,5 +1,6 @@
 """Networks made of two tables, whose true sensitivities only their loss knows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,16 +23,17 @@ class Toy:
     budget: float
     asked: list[tuple[int, ...]] = field(default_factory=list)
     stops_early: bool = False
+    interaction: float = 2
 
     def loss(self, plan: tuple[int, ...]) -> float:
         position = np.array([level / (len(row) - 1) for level, row in zip(plan, self.costs, strict=True)])
         errors = self.sensitivities * position**self.exponents
-        return float(errors.sum() + 2 * (errors[1:] * errors[:-1]).sum())
+        return float(errors.sum() + self.interaction * (errors[1:] * errors[:-1]).sum())
 
-    def evaluate(self, plan: tuple[int, ...], limit: float) -> float:
-        self.asked.append(plan)
-        loss = self.loss(plan)
-        return limit + 1e-9 if self.stops_early and loss > limit else loss
+    def evaluate(self, plans: Sequence[tuple[int, ...]], limit: float, share: float = 1.0) -> list[float]:
+        self.asked += plans
+        losses = [self.loss(plan) for plan in plans]
+        return [limit + 1e-9 if self.stops_early and loss > limit else loss for loss in losses]
 
     @property
     def errors(self) -> Rows:

@@ -1,0 +1,142 @@
+"""What a second worker process gains, and what larger jobs would take: database units and candidate plans of ResNet-20.
+
+    SPDY_DATA=... python -m benchmarks.scaling [--workers 1,2] [--plans 64] [--runs runs/scaling]
+
+Every count of loky processes builds the database anew and evaluates the same plans anew, each process on one thread
+(OMP_NUM_THREADS=1). Efficiency is the time of one worker over that of n, a worker. The estimates multiply measured
+seconds: a unit solved exactly takes rows · d³ steps, a blocked one levels · (d³ + rows · d²), each at the speed that a
+unit of ResNet-50's or BERT's shape showed here.
+"""
+
+import argparse
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.runs import host_facts, open_run, resnet20, write_result
+from pipeline.compression.criteria import CRITERIA
+from pipeline.compression.database import Database
+from pipeline.compression.solvers import AFFORDABLE, blocked_obs, exact_levels
+from pipeline.context import Run
+from pipeline.evaluation import CandidateLosses
+from pipeline.run_folder import Log
+from pipeline.searching import candidates_of
+from pipeline.setup import open_folder
+from pipeline.stages import calibrate_stage, database_stage
+from pipeline.workers import Workers
+
+EXACT_SHAPE, BLOCKED_SHAPE = (256, 768), (1024, 1024)
+"""[rows, d] of the units whose time says what a step takes."""
+BERT_LARGE = 24 * [(1024, 1024)] * 4 + 24 * [(4096, 1024), (1024, 4096)]
+"""[rows, d] of every linear layer of the encoder."""
+LEVELS = 41
+
+
+@dataclass(frozen=True)
+class Row:
+    """Wall time of both kinds of work with so many workers."""
+
+    workers: int
+    database_s: float
+    plans: int
+    evaluation_s: float
+
+
+def main() -> None:
+    """Run, collect, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--plans", type=int, default=64)
+    parser.add_argument("--levels", type=int, default=42)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--runs", type=Path, default=Path("runs/scaling"))
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    rows = []
+    for count in map(int, arguments.workers.split(",")):
+        folder = arguments.runs / f"{count}-{time.time_ns()}"
+        run = open_run(resnet20(3, levels=arguments.levels, calibration_samples=arguments.samples), folder)
+        rows.append(measure(run, count, arguments.plans))
+        print(rows[-1], flush=True)
+    result = {
+        "command": "OMP_NUM_THREADS=1 python -m benchmarks.scaling",
+        "host": host_facts(run),
+        "rows": [vars(row) | efficiency(rows[0], row) for row in rows],
+        "estimates": estimates([row.workers for row in rows]),
+    }
+    write_result("scaling", result)
+
+
+def measure(run: Run, count: int, plans: int) -> Row:
+    """A database and the losses of random plans, from nothing."""
+    run = replace(run, workers=Workers("loky", count=count))
+    open_folder(run)
+    calibrate_stage(run)
+    list(run.workers.compute(abs, [(str(i), (i,)) for i in range(4 * count)]))  # processes start once
+    start = time.perf_counter()
+    database_stage(run)
+    database_s = time.perf_counter() - start
+    rng = np.random.default_rng(0)
+    chosen = [tuple(int(u.prunable) * int(rng.integers(len(run.levels))) for u in run.units) for _ in range(plans)]
+    log = Log(run.folder.file("scaling.jsonl"), "scaling")
+    candidates = candidates_of(run, Database(run.folder.file("database")))
+    losses = CandidateLosses(candidates, log, run.workers, run.folder.path)
+    losses(chosen[:1], float("inf"))  # every worker loads the network once
+    start = time.perf_counter()
+    losses(chosen[1:], float("inf"))
+    return Row(count, database_s, plans - 1, time.perf_counter() - start)
+
+
+def efficiency(first: Row, row: Row) -> dict[str, float]:
+    """Time of the first row over this one's, a worker."""
+    share = first.workers / row.workers
+    return {
+        "database_efficiency": share * first.database_s / row.database_s,
+        "evaluation_efficiency": share * first.evaluation_s / row.evaluation_s,
+    }
+
+
+def estimates(counts: list[int]) -> dict[str, Any]:
+    """Hours of BERT-large's database on one thread, and how few workers could share it at most."""
+    exact, blocked = step_seconds()
+    seconds = []
+    for rows, size in BERT_LARGE:
+        is_exact = rows * size**3 <= AFFORDABLE
+        steps = rows * size**3 if is_exact else LEVELS * (size**3 + rows * size**2)
+        seconds.append(steps * (exact if is_exact else blocked))
+    return {
+        "seconds_an_exact_step": exact,
+        "seconds_a_blocked_step": blocked,
+        "bert_large_database_hours": sum(seconds) / 3600,
+        "bert_large_largest_unit_s": max(seconds),
+        "bert_large_workers_at_most": sum(seconds) / max(seconds),
+        "fleet": "the database is made once for any number of targets; profile, search and certificate once a target",
+        "measured_with_workers": counts,
+    }
+
+
+def step_seconds() -> tuple[float, float]:
+    """Seconds of one step of an exact and of a blocked unit, on one thread."""
+    rng = np.random.default_rng(0)
+    found = []
+    for rows, size in (EXACT_SHAPE, BLOCKED_SHAPE):
+        inputs = rng.normal(size=(size, 4 * size))
+        hessian, weight = 2 * inputs @ inputs.T, rng.normal(size=(rows, size))
+        start = time.perf_counter()
+        if (rows, size) == EXACT_SHAPE:
+            list(exact_levels(hessian, weight, np.linspace(0.4, 0.99, LEVELS).tolist(), CRITERIA["obs"]))
+            found.append((time.perf_counter() - start) / (rows * size**3))
+        else:
+            blocked_obs(hessian, weight, 0.8)
+            found.append((time.perf_counter() - start) / (size**3 + rows * size**2))
+    return found[0], found[1]
+
+
+if __name__ == "__main__":
+    main()

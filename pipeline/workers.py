@@ -1,0 +1,148 @@
+"""Work on many processors: in this process, in threads or processes beside it, or on other hosts through dask."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from targets.errors import ConfigError, RuntimeMissingError, UserError
+
+Result = TypeVar("Result")
+Tasks = Iterable[tuple[str, tuple[Any, ...]]]
+"""Names, no two alike, and arguments; read as work progresses, so that few of them need memory at a time."""
+
+ATTEMPTS = 3
+"""Times that tasks are handed out where workers die; a dask scheduler repeats a task itself before that."""
+
+
+class Compute(Protocol):
+    """Calls a function for every task, and gives names and results in the order in which they come."""
+
+    def __call__(self, function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
+        """The function is one of a module, which workers import."""
+
+
+def compute_here(function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
+    """One after the other."""
+    for name, arguments in tasks:
+        yield name, function(*arguments)
+
+
+class Workers:
+    """Where work that falls into tasks is done.
+
+    What a task gives depends on its arguments alone, and who asks puts results in the order of its own: the same plan
+    is found wherever tasks run, whichever worker is first.
+
+    Args:
+        backend: ``here`` is this process; ``threading``, ``loky`` (processes) and ``dask`` are joblib's.
+        scheduler: of a dask cluster, such as ``tcp://10.0.0.1:8786``.
+        count: processes or threads; None for as many as there are processors, or as the cluster has workers.
+
+    Raises:
+        ConfigError: a scheduler without dask, or dask without a scheduler.
+        RuntimeMissingError: dask.distributed is not installed.
+    """
+
+    def __init__(self, backend: str = "here", scheduler: str | None = None, count: int | None = None) -> None:
+        if (backend == "dask") != bool(scheduler):
+            raise ConfigError("--backend dask and --scheduler tcp://HOST:PORT belong together: say both or neither.")
+        self._backend, self._scheduler, self._count = backend, scheduler, count
+        self._client: Any = _dask_client(scheduler) if scheduler else None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether tasks are done one after the other in this process."""
+        return self._backend == "here"
+
+    @property
+    def count(self) -> int:
+        """About how many tasks are worked on at a time."""
+        import joblib
+
+        if self._client is not None:
+            return max(1, int(sum(self._client.nthreads().values())))
+        return 1 if self.is_here else self._count or int(joblib.cpu_count())
+
+    def compute(self, function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
+        """Call a function for every task; see `Compute`. Tasks of a worker that dies are done by another one.
+
+        Raises:
+            UserError: workers died again and again.
+        """
+        if self.is_here:
+            yield from compute_here(function, tasks)
+            return
+        threads = torch.get_num_threads()
+        source = _Source(tasks)
+        waiting: dict[str, tuple[Any, ...]] = {}
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    for name, result in self._parallel(function, source.hand_out(waiting)):
+                        del waiting[name]
+                        yield name, result
+                    return
+                except self._deaths():
+                    continue
+            raise UserError(
+                f"Workers died {ATTEMPTS} times, last while they worked on {', '.join(list(waiting)[:3])}. Give them "
+                "more memory, or use fewer at a time with --workers. What was finished is kept."
+            )
+        finally:
+            torch.set_num_threads(threads)
+
+    def _deaths(self) -> tuple[type[Exception], ...]:
+        """What is raised where workers died, or the way to them was cut."""
+        if self._client is None:
+            return (BrokenExecutor,)
+        from distributed import KilledWorker
+
+        return (CancelledError, KilledWorker)
+
+    def _parallel(self, function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
+        import joblib
+
+        settings: dict[str, Any] = {"backend": self._backend}
+        if self._client is None:
+            settings["n_jobs"] = self._count or -1
+        with joblib.parallel_config(**settings):
+            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+            yield from parallel(joblib.delayed(_named)(function, name, arguments) for name, arguments in tasks)
+
+
+class _Source:
+    """Hands out tasks that no attempt has handed out before, after those that are still waiting for a result."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks, self._lock = iter(tasks), threading.Lock()
+
+    def hand_out(self, waiting: dict[str, tuple[Any, ...]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        yield from list(waiting.items())
+        while True:
+            with self._lock:
+                task = next(self._tasks, None)
+            if task is None:
+                return
+            waiting[task[0]] = task[1]
+            yield task
+
+
+def _named(function: Callable[..., Result], name: str, arguments: tuple[Any, ...]) -> tuple[str, Result]:
+    return name, function(*arguments)
+
+
+def _dask_client(scheduler: str) -> Any:
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise RuntimeMissingError("dask.distributed is not installed: pip install 'spdy-edge[dask]'") from None
+    try:
+        return Client(scheduler, timeout="20s", set_as_default=True)  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise RuntimeMissingError(
+            f"No dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler`, workers with "
+            f"`dask worker {scheduler}`."
+        ) from None
