@@ -53,7 +53,7 @@ CERTIFICATE: dict[str, Any] = {
     "target": {"name": "intel", "vendor": "intel", "runtime": "deepsparse", "threads": 2, "batch_size": 64},
     "proxy": False,
     "licence_note": "DeepSparse Community: evaluation in development and test, not production.",
-    "versions": {"deepsparse": "1.8.0", "python": "3.11.7", "torch": "2.13.0"},
+    "versions": {"deepsparse": "1.8.0", "python": "3.11.7"},
     "supported_fraction": 0.964,
     "file_bytes": {"dense_onnx": 1_092_000, "compressed_onnx": 1_092_000, "compressed_sparse": 268_000},
 }
