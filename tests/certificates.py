@@ -61,7 +61,7 @@ CERTIFICATE: dict[str, Any] = {
     "target": {"name": "intel", "vendor": "intel", "runtime": "deepsparse", "threads": 2, "batch_size": 64},
     "proxy": False,
     "licence_note": "DeepSparse Community: evaluation in development and test, not production.",
-    "versions": {"deepsparse": "1.8.0", "python": "3.11.7", "torch": "2.13.0"},
+    "versions": {"deepsparse": "1.8.0", "python": "3.11.7"},
     "supported_fraction": 0.964,
     "disturbed_fraction": 0.031,
     "deployment": {"dense": _deployment(0.0207, 151e6), "compressed": _deployment(0.0069, 118e6)},

@@ -67,6 +67,13 @@ def test_the_impossible_is_refused_with_what_is_possible() -> None:
     assert error.value.exit_code == 3
 
 
+def test_the_same_measurements_give_the_same_plan() -> None:
+    one, two = (loop(first_table(plans=40, bias=0.9), 3.0) for _ in range(2))
+    assert one.choice == two.choice
+    assert one.rounds == two.rounds
+    assert one.table.seconds.tolist() == two.table.seconds.tolist()
+
+
 def test_rounds_are_told_as_they_end() -> None:
     seen: list[int] = []
     run_loop(first_table(plans=40), 2.0, allocate, measure, on_round=lambda turn: seen.append(turn.number))
