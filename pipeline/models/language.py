@@ -39,7 +39,7 @@ DISTILLATION_SHARE = 0.9
 
 RECIPE = Recipe(
     optimizer="adamw",
-    peak_lr=5e-5,
+    peak_lr=1e-4,
     weight_decay=0.01,
     training_batch=32,
     correction_lr=2e-4,
