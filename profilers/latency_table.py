@@ -24,6 +24,8 @@ SCHEMA = 1
 KNOTS = (0.0, 0.03, 0.08, 0.16, 0.3, 0.6)
 SMOOTHING = (0.003, 0.01, 0.03, 0.1)
 REWEIGHTINGS = 4
+LEAST_SHARE = 1e-3
+"""Of the dense network's time: less is not believed of any plan, whatever a few noisy measurements add up to."""
 INT8_SHARE = 0.4
 """Of the fp32 time: what a unit in another precision is thought to take where no measurement says."""
 
@@ -113,7 +115,8 @@ class LatencyTable:
     def predict(self, choice: Choice) -> float:
         """Predicted seconds of a plan."""
         units = self.seconds[np.arange(len(self.units)), list(choice)].sum()
-        return float(self.fixed_s + units + self.border_s * count_borders(self.units, self.levels, choice))
+        total = self.fixed_s + units + self.border_s * count_borders(self.units, self.levels, choice)
+        return max(float(total), LEAST_SHARE * self.dense_s)
 
     def speedup(self, choice: Choice) -> float:
         """Predicted speedup over the dense network."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from profilers.latency_table import Choice, LatencyTable, PlanMeasurement, TableUnit, fit_latency_table
+from profilers.latency_table import LEAST_SHARE, Choice, LatencyTable, PlanMeasurement, TableUnit, fit_latency_table
 from targets.errors import RuntimeMissingError
 from targets.levels import Level
 
@@ -154,4 +154,4 @@ def neighbours(table: LatencyTable, choice: Choice, count: int, rng: np.random.G
 def cheapest(table: LatencyTable) -> float:
     """Seconds of the fastest plan that the table knows."""
     costs = table.costs()
-    return float(table.fixed_s + costs.min(axis=1).sum())
+    return max(float(table.fixed_s + costs.min(axis=1).sum()), LEAST_SHARE * table.dense_s)
