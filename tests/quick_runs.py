@@ -13,8 +13,8 @@ from profilers.measure import Effort
 
 QUICK = Effort(warmups=1, rounds=5, seconds=0.1, compilations=1, patience_s=0.0, timeout_s=120)
 SETTINGS = (
-    *("--levels", 6, "--plans", 12, "--evaluations", 3, "--calibration-samples", 64, "--correction-passes", 1),
-    *("--batch-size", 16, "--no-compare"),
+    *("--levels", 4, "--plans", 12, "--evaluations", 1, "--calibration-samples", 32, "--correction-passes", 1),
+    *("--criterion", "magnitude", "--batch-size", 16, "--no-compare"),
 )
 
 
