@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import resolve, to_toml
+from pipeline.config import RunConfig, resolve, to_toml
 from targets.errors import ConfigError
 
 
@@ -88,3 +88,9 @@ def test_what_cannot_follow_a_run_is_refused_without_repeating_a_password(track:
     with pytest.raises(ConfigError) as refused:
         resolve({"speedup": 2.5, "track": track}, None, None)
     assert "pass@" not in str(refused.value)
+
+
+def test_where_a_run_works_is_not_remembered_and_makes_it_no_other_run() -> None:
+    stored = RunConfig(speedup=2, backend="dask", scheduler="tcp://10.0.0.1:8786").model_dump(mode="json")
+    assert resolve({}, None, stored) == RunConfig(speedup=2)
+    assert resolve({"backend": "loky", "workers": 2}, None, stored).workers == 2
