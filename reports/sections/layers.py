@@ -37,12 +37,13 @@ def _plan_text(run: Run) -> str:
     by = f" by the {plan.allocator} allocator" if plan.allocator else ""
     text = f"{len(plan.units)} units in execution order, levels chosen{by}; {dense} of them stay dense."
     if (share := pruned_share(plan)) is not None:
-        text += f" {percent(share)} of all their weights are zero."
+        zeros = all(unit.level.family in ("dense", "unstructured", "block") for unit in plan.units)
+        text += f" {percent(share)} of all their weights are {'zero' if zeros else 'gone'}."
     return text
 
 
 def pruned_share(plan: PlanFile) -> float | None:
-    """Fraction of the plan's weights that its unstructured and block levels remove, None if sizes are unknown."""
+    """Fraction of the plan's weights that its levels remove, None if sizes are unknown."""
     removed = [
         None if unit.parameters is None else unit.parameters * (_removed(unit.level) or 0.0) for unit in plan.units
     ]
