@@ -61,7 +61,7 @@ def run_loop(
     allocate: Allocate,
     measure: Measure,
     *,
-    most_rounds: int = 9,
+    most_rounds: int = 7,
     on_round: Callable[[Round], None] | None = None,
 ) -> LoopResult:
     """Find a plan whose *measured* speedup is the requested one, or a little more.

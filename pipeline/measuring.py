@@ -21,7 +21,7 @@ LOG = "measurements.jsonl"
 """Every measurement of plans in a run folder."""
 PLANS_A_WORKER = 8
 PLAN_PROCESSES = 2
-DENSE_PROCESSES = 8
+DENSE_PROCESSES = 4
 CHECK_PROCESSES = 8
 REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
