@@ -39,8 +39,8 @@ class Finished(NamedTuple):
     err: str
 
 
-def command(capture: pytest.CaptureFixture[str], *arguments: object) -> Finished:
-    """The command `pipeline`, in this process."""
+def run(*arguments: object) -> int:
+    """The command `pipeline`, in this process; its exit code."""
     before = sys.argv
     sys.argv = ["pipeline", *map(str, arguments)]
     try:
@@ -49,4 +49,9 @@ def command(capture: pytest.CaptureFixture[str], *arguments: object) -> Finished
     finally:
         sys.argv = before
     code = ended.value.code
-    return Finished(code if isinstance(code, int) else 0, *capture.readouterr())
+    return code if isinstance(code, int) else 0
+
+
+def command(capture: pytest.CaptureFixture[str], *arguments: object) -> Finished:
+    """The same with what it printed."""
+    return Finished(run(*arguments), *capture.readouterr())

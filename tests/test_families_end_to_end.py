@@ -1,48 +1,60 @@
 """Runs on runtimes without sparse kernels: channels and int8, from the probe to the certificate."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
 
+from pipeline.config import RunConfig
+from pipeline.console import Reporter
+from pipeline.execution import outcome
 from pipeline.graph import ExportedGraph
-from tests.command import pipeline
+from pipeline.run_folder import RunFolder, read_json, write_json
+from pipeline.setup import open_folder, prepare
+from pipeline.stages import probe_stage
+from targets.errors import AccuracyError
+from tests.quick_runs import measure_little, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-QUICK = (
-    *("--target", "auto", "--batch-size", 16, "--levels", 8, "--plans", 16, "--evaluations", 15),
-    *("--calibration-samples", 128, "--correction-passes", 3, "--out", "out"),
+SETTINGS = (
+    *("--target", "auto", "--batch-size", 16, "--levels", 6, "--plans", 12, "--evaluations", 5, "--no-install"),
+    *("--calibration-samples", 64, "--correction-passes", 1, "--criterion", "magnitude", "--out", "out"),
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        measure_little(patch)
+        yield patch
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run; so few measurements do not decide whether it is certified."""
     folder = tmp_path_factory.mktemp("run")
-    result = pipeline("run", "--runtime", "openvino", "--speedup", 1.5, *QUICK, "--json", cwd=folder)
-    assert result.returncode in (0, 3, 6), result.stderr  # 3 and 6 on a machine with neighbours
-    return folder / "out", json.loads(result.stdout)
+    patch.chdir(folder)
+    assert run("run", "--runtime", "openvino", "--speedup", 1.2, *SETTINGS) in (0, 3, 6)
+    return folder / "out"
 
 
-def test_openvino_gains_and_the_certificate_says_in_which_precisions(finished: tuple[Path, dict[str, Any]]) -> None:
-    folder, answer = finished
-    certificate = json.loads((folder / "certificate.json").read_text())
-    plan = json.loads((folder / "plan.json").read_text())
+def test_openvino_gains_and_the_certificate_says_in_which_precisions(finished: Path) -> None:
+    certificate = json.loads((finished / "certificate.json").read_text())
+    plan = json.loads((finished / "plan.json").read_text())
     precisions = {unit["level"]["precision"] for unit in plan["units"]}
     assert certificate["compressed"]["precision"] == " and ".join(sorted(precisions))
-    assert certificate["measured_speedup"] > 1.2
+    assert certificate["measured_speedup"] > 1
     assert certificate["accuracy"]["compressed"] > 0.9
     assert "production use allowed" in certificate["licence_note"]
-    assert answer["status"] == certificate["status"]
 
 
-def test_widths_are_those_of_the_plan_in_the_file_that_ships(finished: tuple[Path, dict[str, Any]]) -> None:
-    folder, _ = finished
-    graph = ExportedGraph(onnx.load(folder / "bundle" / "model.onnx"))
-    dense = ExportedGraph(onnx.load(folder / "bundle" / "dense.onnx"))
-    for unit in json.loads((folder / "plan.json").read_text())["units"]:
+def test_widths_are_those_of_the_plan_in_the_file_that_ships(finished: Path) -> None:
+    graph = ExportedGraph(onnx.load(finished / "bundle" / "model.onnx"))
+    dense = ExportedGraph(onnx.load(finished / "bundle" / "dense.onnx"))
+    for unit in json.loads((finished / "plan.json").read_text())["units"]:
         if unit["kind"] == "block":
             writer, reader = f"{unit['name']}.conv1", f"{unit['name']}.conv2"
             width = round(dense.weight(writer).shape[0] * (1 - unit["level"]["amount"]))
@@ -51,30 +63,23 @@ def test_widths_are_those_of_the_plan_in_the_file_that_ships(finished: tuple[Pat
             assert quantised == (unit["level"]["precision"] == "int8")
 
 
-def test_plain_int8_stands_beside_the_plan(finished: tuple[Path, dict[str, Any]]) -> None:
-    rows = {row["allocator"]: row for row in json.loads((finished[0] / "comparison.json").read_text())["rows"]}
+def test_plain_int8_stands_beside_the_plan(finished: Path) -> None:
+    rows = {row["allocator"]: row for row in json.loads((finished / "comparison.json").read_text())["rows"]}
     assert rows["plain int8"]["accuracy"] > 0.9
     assert rows["plain int8"]["measured_speedup"] > 0
-    assert "plain int8" in (finished[0] / "report.html").read_text()
+    assert "plain int8" in (finished / "report.html").read_text()
 
 
-def test_an_accuracy_that_is_not_held_ends_with_slower_plans(tmp_path: Path) -> None:
-    command = ("run", "--runtime", "onnxruntime", "--families", "channel", "--speedup", 1.2, *QUICK, "--max-drop", 0)
-    result = pipeline(*command, "--no-compare", cwd=tmp_path)
-    assert result.returncode in (0, 3, 4, 6), result.stderr
-    if result.returncode == 4:
-        assert "would keep" in result.stderr
-        rows = json.loads((tmp_path / "out" / "frontier.json").read_text())["rows"]
-        assert all(1 < row["speedup"] < 1.3 and 0 <= row["accuracy"] <= 1 for row in rows)
-
-
-def test_auto_takes_the_best_offer_of_all_runtimes(tmp_path: Path) -> None:
-    result = pipeline("search", "--runtime", "auto", "--speedup", 1.3, *QUICK, "--no-install", "--json", cwd=tmp_path)
-    assert result.returncode in (0, 3), result.stderr
-    choice = json.loads((tmp_path / "out" / "choice.json").read_text())
-    offers = {offer["runtime"]: offer for offer in choice["offers"]}
-    assert {"openvino", "onnxruntime"} <= offers.keys()
-    losses = {name: offer["loss"] for name, offer in offers.items() if offer["loss"] is not None}
-    assert choice["taken"] == min(losses, key=lambda name: losses[name], default=None)
-    if result.returncode == 0:
-        assert json.loads(result.stdout)["run_folder"].endswith(f"runtimes/{choice['taken']}")
+def test_an_accuracy_that_is_not_held_ends_with_slower_plans(finished: Path) -> None:
+    certificate = finished / "certificate.json"
+    write_json(certificate, read_json(certificate) | {"status": "certified"})  # a miss would be a miss first
+    folder = RunFolder(finished)
+    config = RunConfig(**read_json(finished / "run.json")["config"]).model_copy(update={"min_accuracy": 99.99})
+    run = prepare(config, folder, Reporter(quiet=True))
+    open_folder(run)
+    probe_stage(run)
+    with pytest.raises(AccuracyError, match="would keep") as error:
+        outcome(run, "certify")
+    assert error.value.exit_code == 4
+    rows = read_json(finished / "frontier.json")["rows"]
+    assert all(1 < row["speedup"] < 1.3 and 0 <= row["accuracy"] <= 1 for row in rows)
