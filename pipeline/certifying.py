@@ -36,7 +36,7 @@ def certify_network(run: Run) -> Certificate:
     Raises:
         RuntimeMissingError: a network does not run on the runtime.
     """
-    protocol = Protocol()
+    protocol = Protocol(budget_s=run.config.certify_budget)
     PlanBench(run)  # its log tells the bench how near each other the cores can be
     model = run.folder.file("model.onnx")
     with run.reporter.task("certifying", protocol.most_processes) as task:

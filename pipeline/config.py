@@ -60,6 +60,9 @@ class RunConfig(BaseModel):
     min_accuracy: float | None = Field(
         None, ge=0, le=100, description="percent of the metric that must be held, such as 87.5; less is exit 4"
     )
+    certify_budget: float | None = Field(
+        None, gt=0, description="seconds after which a certificate's measuring ends as soon as it can"
+    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     allocator: Literal["spdy", "spdy-evolution", "dp", "uniform", "global-magnitude"] = Field(
         "spdy", description="what chooses every unit's level"

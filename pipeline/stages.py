@@ -270,7 +270,7 @@ def certify_stage(run: Run) -> None:
     """Exported files → certificate.json."""
     path = run.folder.file("certificate.json")
     files = [file_digest(run.folder.file(name)) for name in ("model.onnx", "dense.onnx")]
-    key = digest("certify", run.host_key, files, run.goal)
+    key = digest("certify", run.host_key, files, run.goal, run.config.certify_budget)
     run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
 
 

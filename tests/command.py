@@ -19,7 +19,7 @@ def pipeline(
         env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=2400,
         check=False,
     )
 

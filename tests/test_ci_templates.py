@@ -95,7 +95,13 @@ def gitlab(folder: Path, job: str, lines: slice, **variables: str) -> subprocess
 
 def execute(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=2400,
+        check=False,
     )
 
 
@@ -239,7 +245,7 @@ def test_no_input_is_read_as_a_command() -> None:
 
 @pytest.mark.slow
 @pytest.mark.deepsparse
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3000)
 @pytest.mark.skipif(environments.installed("deepsparse") is None, reason="DeepSparse's environment is not installed")
 def test_the_action_the_include_and_the_guide_on_the_embedded_model(tmp_path: Path, registry: str) -> None:
     (tmp_path / "release.toml").write_text(block("toml", "resnet:digits"))

@@ -24,7 +24,7 @@ from tests.tracking.runs import check_everything_arrived_once, run_of
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.deepsparse,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(
         environments.installed("deepsparse") is None, reason="DeepSparse's environment is not installed"
     ),
@@ -33,6 +33,7 @@ pytestmark = [
 QUICK = (
     *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
     *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 4),
+    *("--solver", "blocked", "--certify-budget", 60),
 )
 
 
