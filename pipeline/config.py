@@ -60,6 +60,12 @@ class RunConfig(BaseModel):
     min_accuracy: float | None = Field(
         None, ge=0, le=100, description="percent of the metric that must be held, such as 87.5; less is exit 4"
     )
+    rounds: int = Field(
+        7,
+        ge=1,
+        le=50,
+        description="rounds of solving, measuring and correcting, at most, to find the plan",
+    )
     certify_budget: float | None = Field(
         None, gt=0, description="seconds after which a certificate's measuring ends as soon as it can"
     )

@@ -208,4 +208,4 @@ def solve_in_loop(
         def allocate(table: LatencyTable, budget_s: float, number: int) -> Proposal:
             return searcher.allocate(table, budget_s, number, task)
 
-        return run_loop(table, speedup, allocate, measure, on_round=show)
+        return run_loop(table, speedup, allocate, measure, most_rounds=run.config.rounds, on_round=show)

@@ -33,7 +33,7 @@ pytestmark = [
 QUICK = (
     *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
     *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 4),
-    *("--solver", "blocked", "--certify-budget", 60),
+    *("--solver", "blocked", "--rounds", 2, "--certify-budget", 60),
 )
 
 
