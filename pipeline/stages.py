@@ -269,7 +269,7 @@ def export_stage(run: Run) -> None:
 def certify_stage(run: Run) -> None:
     """Exported files → certificate.json."""
     path = run.folder.file("certificate.json")
-    files = [file_digest(run.folder.file(name)) for name in ("model.onnx", "dense.onnx")]
+    files = [file_digest(network) for network in (run.folder.file("model.onnx"), run.dense_onnx)]
     key = digest("certify", run.host_key, files, run.goal, run.config.certify_budget)
     run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
 
