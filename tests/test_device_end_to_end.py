@@ -1,4 +1,4 @@
-"""A whole run on a device behind a real sshd: the connection is lost and comes back, and the bundle is verified there."""
+"""A whole run on a device behind a real sshd: the connection is lost and comes back; the bundle is verified there."""
 
 import json
 import threading
