@@ -147,6 +147,7 @@ def build_database(
     """
     _check_settings(levels, criterion, solver, plans)
     waiting = {unit.members[0]: (unit, _matrix(unit, weights)) for unit in units}
+    plans = plans or {unit.name: UnitPlan(levels, _solved(levels, criterion, solver)) for unit in units}
     missing = list(units)
     with _writing(folder, missing, levels):
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,15 +159,13 @@ def build_database(
 
     def tasks() -> Iterator[tuple[str, tuple[Any, ...]]]:
         for name, layer in statistics:
-            if name not in waiting:
-                continue
-            unit, dense = waiting.pop(name)
-            plan = plans[unit.name] if plans else UnitPlan(levels, _solved(levels, criterion, solver))
-            key = _key(unit, dense, layer.hessian, plan.levels, criterion, solver)
-            if _is_built(folder / file_name(unit.name), key):
-                finish(unit)
-            else:
-                yield unit.name, (unit, key, dense, layer.hessian, plan)
+            if name in waiting:
+                unit, dense = waiting.pop(name)
+                key = _key(unit, dense, layer.hessian, plans[unit.name].levels, criterion, solver)
+                if _is_built(folder / file_name(unit.name), key):
+                    finish(unit)
+                else:
+                    yield unit.name, (unit, key, dense, layer.hessian, plans[unit.name])
 
     by_name = {unit.name: unit for unit in units}
     for name, (header, tensors) in compute(compress_unit, tasks()):
