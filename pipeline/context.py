@@ -88,7 +88,7 @@ class Run:
             raise SpeedupError(
                 f"{self.config.speedup:g}x is unreachable on {self.capability.name} with "
                 f"{', '.join(self.families) or 'no family of levels'}: next to dense the probe ran "
-                f"{promised(self.capability)}.\n"
+                f"{promised(self.capability)}{_failed(self.capability)}.\n"
                 "Choose a runtime that gains more (`pipeline runtimes install deepsparse`, then --runtime deepsparse), "
                 "or look at `pipeline probe`."
             )
@@ -306,6 +306,12 @@ def promised(capability: RuntimeCapability) -> str:
     }
     said = [f"{promise:.2f}x {amounts[family]}" for family, promise in capability.promises.items()]
     return ", ".join(said) or "1.00x (no family of levels)"
+
+
+def _failed(capability: RuntimeCapability) -> str:
+    if failures := capability.failures:
+        return f", and {len(failures)} of its {len(capability.rows)} measurements failed ({failures[0]})"
+    return ""
 
 
 def _tensor_digest(value: torch.Tensor) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from profilers.measure import Bench, Candidate, Effort
-from profilers.probe_models import write_probe_models
+from profilers.probe_models import Files, write_probe_models
 from targets.errors import ArtifactError, RuntimeMissingError
 from targets.registry import RuntimeInfo
 from targets.target import Target
@@ -20,6 +20,10 @@ PROMISED_FROM = {"unstructured": 0.9, "channel": 0.5, "int8": 0.5}
 """Family → the smallest amount whose gain is part of what it promises."""
 GAINS_FROM = 1.15
 """A runtime that promises less gains nothing worth a search."""
+GLANCE = Effort(warmups=3, rounds=30, seconds=0.4, patience_s=0.5, timeout_s=120)
+"""Of an operation: a fraction of a second is enough to tell a gain of 15%."""
+SECOND_LOOK = Effort(warmups=3, rounds=30, seconds=1.5, patience_s=5.0, timeout_s=120)
+"""Before a runtime whose families seem to gain nothing is given up: neighbours or one crash may have made it so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,11 @@ class RuntimeCapability:
     def gains(self) -> bool:
         """Whether a search can be worth its while here."""
         return bool(self.gaining)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What went wrong, by operation and amount."""
+        return tuple(f"{row.operation} at {row.sparsity:.0%}: {row.error}" for row in self.rows if row.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +161,13 @@ def probe(
     host_id: str,
     *,
     seed: int = 0,
-    effort: Effort | None = None,
+    effort: Effort = GLANCE,
     on_runtime: Callable[[str], None] | None = None,
 ) -> Capability:
     """Time synthetic convolutions and matrix products in every runtime: at every sparsity, and by its families.
 
-    Args:
-        effort: a fraction of a second an operation is enough to tell a gain of 15%.
+    A runtime that has families and gains from none is looked at twice, the second time for longer.
     """
-    effort = effort or Effort(warmups=3, rounds=30, seconds=0.4, patience_s=0.5, timeout_s=120)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         models = write_probe_models(Path(folder), target.batch_size, np.random.default_rng(seed))
@@ -168,13 +175,23 @@ def probe(
             if on_runtime:
                 on_runtime(info.name)
             bench = Bench(info, replace(target, runtime=info.name), effort=effort)
-            rows = []
-            for family, operations in models.items():
-                if family == "unstructured" or family in info.families:
-                    for operation, paths in operations.items():
-                        rows += [replace(row, family=family) for row in _probe_operation(bench, operation, paths)]
-            found.append(RuntimeCapability(info.name, info.version, info.families, info.licence_note, tuple(rows)))
+            capability = _probe_runtime(bench, models)
+            if info.families and not capability.gains:
+                capability = _probe_runtime(replace(bench, effort=SECOND_LOOK), models)
+            found.append(capability)
     return Capability(host_id, target.to_json(), tuple(found))
+
+
+def _probe_runtime(bench: Bench, models: dict[str, Files]) -> RuntimeCapability:
+    info = bench.runtime
+    rows = [
+        replace(row, family=family)
+        for family, operations in models.items()
+        if family == "unstructured" or family in info.families
+        for operation, paths in operations.items()
+        for row in _probe_operation(bench, operation, paths)
+    ]
+    return RuntimeCapability(info.name, info.version, info.families, info.licence_note, tuple(rows))
 
 
 def _probe_operation(bench: Bench, operation: str, paths: dict[float, Path]) -> list[ProbeRow]:

@@ -1,4 +1,4 @@
-"""Networks for the capability probe: chains of three equal layers, in whole and with a share of a family removed."""
+"""Networks for the capability probe: chains of equal layers, in whole and with a share of a family removed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +15,8 @@ WIDTH_CUTS = (0.0, 0.5, 0.75)
 INT8_CUT = 0.75
 """Share of the bits that are removed."""
 WIDTHS = {"conv3x3": 64, "matmul": 512}
+LAYERS = 4
+"""Of a chain: so many that taking inputs in and giving outputs back does not hide what the layers gain."""
 
 Weights = Sequence[NDArray[np.float32]]
 Files = dict[str, dict[float, Path]]
@@ -44,8 +46,8 @@ def write_probe_models(folder: Path, batch_size: int, rng: np.random.Generator) 
 
 
 def _weights(operation: str, width: int, inner: int, rng: np.random.Generator) -> list[NDArray[np.float32]]:
-    """Of three layers, from ``width`` channels over twice ``inner`` ones to ``width``."""
-    sizes = ((width, inner), (inner, inner), (inner, width))
+    """Of a chain from ``width`` channels over ``inner`` ones to ``width``."""
+    sizes = ((width, inner), *[(inner, inner)] * (LAYERS - 2), (inner, width))
     shapes = [(o, i, 3, 3) if operation == "conv3x3" else (i, o) for i, o in sizes]
     return [rng.standard_normal(shape).astype(np.float32) * np.float32(0.05) for shape in shapes]
 

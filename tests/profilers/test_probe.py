@@ -38,6 +38,7 @@ def test_an_operation_that_failed_counts_for_nothing() -> None:
         "engine", "1", ("unstructured",), "", (ProbeRow("conv3x3", 0.9, None, None, "no such operation"),)
     )
     assert failed.promise == 1
+    assert failed.failures == ("conv3x3 at 90%: no such operation",)
 
 
 def test_a_capability_comes_back_from_its_file_and_a_broken_one_is_refused(tmp_path: Path) -> None:
