@@ -62,6 +62,7 @@ def run_loop(
     measure: Measure,
     *,
     most_rounds: int = 7,
+    accepted: tuple[float, float] | None = None,
     on_round: Callable[[Round], None] | None = None,
 ) -> LoopResult:
     """Find a plan whose *measured* speedup is the requested one, or a little more.
@@ -69,9 +70,13 @@ def run_loop(
     Every round measures the plan and its neighbours. The first ones add that to the table; all of them scale the next
     budget by what the table still gets wrong about the plan.
 
+    Args:
+        accepted: measured over requested, less one, with which a plan is taken at once; `ACCEPTED` by default.
+
     Raises:
         SpeedupError: no plan reaches the request; says what the fastest one measured.
     """
+    least, most = accepted or ACCEPTED
     aim = speedup * (1 + MARGIN)
     correction = 1.0
     rounds: list[Round] = []
@@ -92,9 +97,9 @@ def run_loop(
         if number < REFITS:
             table = table.refit(measured)
         correction = measured[0].relative * table.dense_s / table.predict(proposal.choice)
-        if ACCEPTED[0] <= this.measured_speedup / speedup - 1 <= ACCEPTED[1] or _goes_in_circles(rounds):
+        if least <= this.measured_speedup / speedup - 1 <= most or _goes_in_circles(rounds):
             break
-    return _result(table, speedup, rounds)
+    return _result(table, speedup * (1 + least), rounds)
 
 
 def _goes_in_circles(rounds: Sequence[Round]) -> bool:
@@ -102,9 +107,9 @@ def _goes_in_circles(rounds: Sequence[Round]) -> bool:
     return any(earlier.choice == rounds[-1].choice for earlier in rounds[:-1])
 
 
-def _result(table: LatencyTable, speedup: float, rounds: Sequence[Round]) -> LoopResult:
-    """The slowest round that is fast enough with a margin, else the fastest of all."""
-    enough = [r for r in rounds if r.measured_speedup / speedup - 1 >= ACCEPTED[0]]
+def _result(table: LatencyTable, least_speedup: float, rounds: Sequence[Round]) -> LoopResult:
+    """The slowest round that is fast enough, else the fastest of all."""
+    enough = [r for r in rounds if r.measured_speedup >= least_speedup]
     taken = min(enough, key=lambda r: r.measured_speedup) if enough else max(rounds, key=lambda r: r.measured_speedup)
     return LoopResult(taken.choice, taken.loss, taken.predicted_speedup, taken.measured_speedup, table, tuple(rounds))
 

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.certificate import INCONCLUSIVE, MISSED, Protocol, measure_speedup, verdict
 from pipeline.isa_parity import IsaPlace, check_isas, measure_isas
@@ -34,6 +37,7 @@ class Place:
     """One way to use the network, and the speedup that was measured there.
 
     Args:
+        input_size: pixels a side, or tokens, of one sample; None for the bundle's own.
         neighbour: another process computes on one of the cores without a pause.
         status: against the requested speedup, as a certificate's; ``not possible`` with the runtime's ``error``.
         latency_s: median of the compressed network.
@@ -47,6 +51,20 @@ class Place:
     latency_s: float | None = None
     noise_floor: float | None = None
     error: str | None = None
+    input_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Two networks of one input size, and inputs [n, …] for them by name, in their order."""
+
+    dense: Path
+    compressed: Path
+    feeds: Mapping[str, NDArray[Any]]
+
+    def batch(self, size: int) -> dict[str, NDArray[Any]]:
+        """The first ``size`` inputs, repeated where there are fewer."""
+        return {name: array[np.arange(size) % len(array)] for name, array in self.feeds.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +73,7 @@ class Envelope:
 
     Args:
         certified: threads and batch size.
-        sample_shape: of one sample of every input; the bundle's files fix it.
+        sample_shape: of one sample of every input, as the bundle's files have it.
         isas: the certified place under older instruction sets, after the one with all that the CPU has; or none.
     """
 
@@ -96,22 +114,25 @@ def measure_envelope(
     *,
     threads: Sequence[int] = (),
     batches: Sequence[int] = (),
+    input_sizes: Sequence[int] = (),
     neighbour: bool = True,
     isas: Sequence[str] = (),
     protocol: Protocol = QUICK,
     on_place: Callable[[int, int], None] = lambda *_: None,
 ) -> Envelope:
-    """Measure a bundle's speedup over threads and batch sizes, alone and beside a busy neighbour.
+    """Measure a bundle's speedup over threads, batch and input sizes, alone and beside a busy neighbour.
 
     Args:
         threads: by default powers of two up to the cores; ``batches`` alike, up to the certified size.
+        input_sizes: pixels a side, or tokens, beside the bundle's own, for which the run folder that it lies in
+            exports both networks anew.
         isas: instruction sets that the runtime is kept to as well, at the certified place.
         protocol: how well every place is measured.
 
     Raises:
         ArtifactError: the bundle is altered.
-        ConfigError: it has nothing to compare with or to feed it with, there are fewer cores than threads, or the
-            runtime cannot be kept to an instruction set.
+        ConfigError: it has nothing to compare with or to feed it with, there are fewer cores than threads, the
+            runtime cannot be kept to an instruction set, or another input size cannot be had.
         RuntimeMissingError: the certified runtime is not there.
     """
     certificate, golden = read_bundle(bundle).certificate, read_golden(bundle)
@@ -123,12 +144,15 @@ def measure_envelope(
         raise ConfigError(f"{max(every_thread)} threads were asked for; {available_cores()} cores may be used here.")
     check_isas(target.runtime, isas)
     every_batch = list(batches) or default_batches(target.batch_size)
-    ways = list(product(every_thread, every_batch, (False, True) if neighbour else (False,)))
-    total = len(ways) + (len(isas) + 1 if isas else 0)
-    places = []
-    for number, (count, batch, busy) in enumerate(ways):
-        on_place(number, total)
-        places.append(_measure_place(bundle, certificate, golden, Place(count, batch, busy, INCONCLUSIVE), protocol))
+    own = Networks(bundle / "dense.onnx", bundle / "model.onnx", golden.feeds)
+    with _networks(bundle, own, input_sizes) as networks:
+        ways = list(product(networks, every_thread, every_batch, (False, True) if neighbour else (False,)))
+        total = len(ways) + (len(isas) + 1 if isas else 0)
+        places = []
+        for number, (size, count, batch, busy) in enumerate(ways):
+            on_place(number, total)
+            place = Place(count, batch, busy, INCONCLUSIVE, input_size=size)
+            places.append(_measure_place(networks[size], certificate, place, protocol))
     limited = _measure_isas(bundle, certificate, golden, isas, protocol, lambda done: on_place(len(ways) + done, total))
     return Envelope(
         str(bundle),
@@ -153,7 +177,8 @@ def _measure_isas(
     if not isas:
         return ()
     target = certificate.target
-    with _bench(target.runtime, min(target.threads, available_cores()), target.batch_size, golden) as bench:
+    feeds = golden.batch(target.batch_size)
+    with _bench(target.runtime, min(target.threads, available_cores()), target.batch_size, feeds) as bench:
         return measure_isas(
             bench,
             bundle / "dense.onnx",
@@ -167,23 +192,40 @@ def _measure_isas(
 
 
 @contextmanager
-def _bench(runtime: str, threads: int, batch_size: int, golden: Golden) -> Iterator[Bench]:
-    """A bench on this host, fed with golden inputs."""
+def _networks(bundle: Path, own: Networks, input_sizes: Sequence[int]) -> Iterator[dict[int | None, Networks]]:
+    """Input size → networks, the bundle's own first; the others are there as long as they are needed."""
+    if not input_sizes:
+        yield {None: own}
+        return
+    from pipeline.resizing import COMPRESSED, DENSE, export_at  # needs torch; a bundle's own size does not
+
+    with tempfile.TemporaryDirectory() as folder:
+        found: dict[int | None, Networks] = {None: own}
+        for size in input_sizes:
+            into = Path(folder, str(size))
+            into.mkdir()
+            feeds = export_at(bundle.resolve().parent, size, into)
+            found[size] = Networks(into / DENSE, into / COMPRESSED, feeds)
+        yield found
+
+
+@contextmanager
+def _bench(runtime: str, threads: int, batch_size: int, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Bench]:
+    """A bench on this host, fed with one batch of inputs."""
     info = get_runtime(runtime)
     target = Target(name="envelope", vendor="any", runtime=info.name, threads=threads, batch_size=batch_size)
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder, "inputs.npz")
-        save_feeds(inputs, golden.batch(batch_size))
+        save_feeds(inputs, feeds)
         yield Bench(info, target, inputs)
 
 
-def _measure_place(
-    bundle: Path, certificate: CertificateRecord, golden: Golden, place: Place, protocol: Protocol
-) -> Place:
-    fed = _bench(certificate.target.runtime, place.threads, place.batch_size, golden)
+def _measure_place(networks: Networks, certificate: CertificateRecord, place: Place, protocol: Protocol) -> Place:
+    feeds = networks.batch(place.batch_size)
+    fed = _bench(certificate.target.runtime, place.threads, place.batch_size, feeds)
     with fed as bench, _neighbour(place.neighbour):
         try:
-            found = measure_speedup(bench, bundle / "dense.onnx", bundle / "model.onnx", protocol, seed=0)
+            found = measure_speedup(bench, networks.dense, networks.compressed, protocol, seed=0)
         except RuntimeMissingError as error:  # a fixed batch size in the file is the usual reason
             return replace(place, status=NOT_POSSIBLE, error=str(error).splitlines()[0])
     status = verdict(certificate.requested_speedup, found.speedup, found.noise_floor, found.is_disturbed)

@@ -1,5 +1,7 @@
 """The operating envelope as tables: a heat map, threads down and batch sizes across."""
 
+from collections.abc import Mapping
+
 from pipeline.certificate import CERTIFIED, INCONCLUSIVE, MISSED
 from pipeline.envelope import NOT_POSSIBLE, Envelope, Place
 from pipeline.isa_parity import IsaPlace
@@ -24,7 +26,7 @@ def envelope_page(envelope: Envelope) -> Summary:
         f"Green: the whole interval reaches {requested}. Red: none of it does. Yellow: the noise leaves it open. Every "
         "place was measured against the dense network under the same conditions, both in turns."
     )
-    size = f"The input size is {fixed} alone: the bundle's files are made for it. Export again to try another one."
+    size = f"The bundle's files are made for inputs of {fixed}; for other sizes the run exported them anew."
     others = [
         Notice(
             "warning", "Other outputs", f"Kept to {place.isa}, {apart(place)} of the largest away from the golden ones"
@@ -43,7 +45,7 @@ def envelope_page(envelope: Envelope) -> Summary:
             KeyFigure("Under the request", str(len(short)), "places"),
         ),
         sections=(
-            Section("envelope", "Speedup by threads and batch size", (about, size), heat_maps(envelope)),
+            Section("envelope", "Speedup by threads, batch and input size", (about, size), heat_maps(envelope)),
             *isa_section(envelope),
         ),
         next_steps=(
@@ -57,25 +59,31 @@ def envelope_page(envelope: Envelope) -> Summary:
 
 
 def heat_maps(envelope: Envelope) -> tuple[Table, ...]:
-    """One table without a neighbour, one with, as far as they were measured."""
+    """One table an input size without a neighbour, one with, as far as they were measured."""
     found = []
-    for neighbour, caption in ((False, "Alone"), (True, "Beside a busy neighbour")):
-        places = {(p.threads, p.batch_size): p for p in envelope.places if p.neighbour == neighbour}
-        if places:
-            batches = sorted({batch for _, batch in places})
-            threads = sorted({count for count, _ in places})
-            rows = [[places[count, batch] for batch in batches] for count in threads]
-            found.append(
-                Table(
-                    caption,
-                    (Column("Threads"), *(Column(f"Batch {batch}") for batch in batches)),
-                    tuple(
-                        (str(count), *(text(place) for place in row)) for count, row in zip(threads, rows, strict=True)
-                    ),
-                    tones=tuple(("", *(TONES.get(place.status, "") for place in row)) for row in rows),
-                )
-            )
+    for size in dict.fromkeys(place.input_size for place in envelope.places):
+        for neighbour, condition in ((False, "Alone"), (True, "Beside a busy neighbour")):
+            places = {
+                (p.threads, p.batch_size): p
+                for p in envelope.places
+                if (p.neighbour, p.input_size) == (neighbour, size)
+            }
+            if places:
+                found.append(_heat_map(condition + (f", input size {size}" if size else ""), places))
     return tuple(found)
+
+
+def _heat_map(caption: str, places: Mapping[tuple[int, int], Place]) -> Table:
+    """Threads down, batch sizes across."""
+    batches = sorted({batch for _, batch in places})
+    threads = sorted({count for count, _ in places})
+    rows = [[places[count, batch] for batch in batches] for count in threads]
+    return Table(
+        caption,
+        (Column("Threads"), *(Column(f"Batch {batch}") for batch in batches)),
+        tuple((str(count), *(text(place) for place in row)) for count, row in zip(threads, rows, strict=True)),
+        tones=tuple(("", *(TONES.get(place.status, "") for place in row)) for row in rows),
+    )
 
 
 def isa_section(envelope: Envelope) -> tuple[Section, ...]:
@@ -126,9 +134,11 @@ def apart(place: IsaPlace) -> str:
 
 
 def where(place: Place) -> str:
-    """``2 threads, batch 16, beside a busy neighbour``."""
-    threads = f"{place.threads} thread{'s' * (place.threads > 1)}"
-    return f"{threads}, batch {place.batch_size}{', beside a busy neighbour' * place.neighbour}"
+    """``2 threads, batch 16, input size 48, beside a busy neighbour``."""
+    words = [f"{place.threads} thread{'s' * (place.threads > 1)}", f"batch {place.batch_size}"]
+    words += [f"input size {place.input_size}"] if place.input_size else []
+    words += ["beside a busy neighbour"] if place.neighbour else []
+    return ", ".join(words)
 
 
 def text(place: Place) -> str:

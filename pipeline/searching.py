@@ -181,7 +181,12 @@ def replace_evaluation(row: TraceRow, offset: int) -> TraceRow:
 
 
 def solve_in_loop(
-    run: Run, searcher: Searcher, table: LatencyTable, speedup: float, say: Callable[[str], None]
+    run: Run,
+    searcher: Searcher,
+    table: LatencyTable,
+    speedup: float,
+    say: Callable[[str], None],
+    accepted: tuple[float, float] | None = None,
 ) -> LoopResult:
     """The plan whose measured speedup is the requested one, found by closing the loop around one searcher.
 
@@ -208,4 +213,5 @@ def solve_in_loop(
         def allocate(table: LatencyTable, budget_s: float, number: int) -> Proposal:
             return searcher.allocate(table, budget_s, number, task)
 
-        return run_loop(table, speedup, allocate, measure, most_rounds=run.config.rounds, on_round=show)
+        rounds = run.config.rounds
+        return run_loop(table, speedup, allocate, measure, most_rounds=rounds, accepted=accepted, on_round=show)

@@ -2,7 +2,7 @@
 
 A hypervisor may move a machine's cores, for seconds to minutes, to places that share no cache, or let another guest's
 threads share a core with ours. Networks then lose time, fast ones the larger share of it (docs/decisions/0011, 0036).
-Cores that slept take milliseconds to come to speed, and seem far apart until then, so that the first trips do not count.
+Cores that slept take milliseconds to come to speed and seem far apart until then: the first trips do not count.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NEAR = 1.25
 """Cores are undisturbed up to this multiple of the shortest round trip seen."""
 
 WARMING_TRIPS = 20_000
-"""About ten milliseconds, not timed."""
+"""About ten milliseconds, not timed (docs/decisions/0036)."""
 TRIPS = 200
 SPINS = 200_000
 """Polls after which the other side is taken to be gone."""

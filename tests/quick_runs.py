@@ -24,7 +24,8 @@ def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"pipeline.measuring.{name}", 2)
     for name in ("PROFILE", "CHECK"):
         monkeypatch.setattr(f"pipeline.measuring.{name}", QUICK)
-    monkeypatch.setattr("pipeline.closed_loop.ACCEPTED", (-1.0, 100.0))
+    for name in ("closed_loop.ACCEPTED", "comparing.FAST_ENOUGH"):
+        monkeypatch.setattr(f"pipeline.{name}", (-1.0, 100.0))
     little = partial(Protocol, processes=2, most_processes=2, null_processes=2, effort=QUICK)
     monkeypatch.setattr("pipeline.certifying.Protocol", little)
     monkeypatch.setattr("pipeline.verifying.verify.VerifyOptions", partial(VerifyOptions, protocol=little()))

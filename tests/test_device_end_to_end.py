@@ -1,4 +1,7 @@
-"""A whole run on a device behind a real sshd: the connection is lost and comes back; the bundle is verified there."""
+"""A whole run on a device behind a real sshd: the connection is lost and comes back, and the bundle is verified there.
+
+The latency table that was measured there is then carried to a run that knows the device from nothing else.
+"""
 
 import json
 import threading
@@ -11,10 +14,9 @@ import pytest
 
 from pipeline.bundle import check_bundle
 from targets import environments
-from targets.devices.registry import open_device
 from targets.host import collect_host
 from tests.quick_runs import SETTINGS, Finished, command, measure_little
-from tests.targets.sshd import MISSING, SSHD, Sshd, sshd
+from tests.targets.sshd import MISSING, SSHD, Sshd, reachable_sshd
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,11 +39,8 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Iterator[Sshd]:
-    with sshd(tmp_path_factory.mktemp("sshd")) as running:
-        patch.setenv("SPDY_EDGE_SSH", running.command)
-        open_device.cache_clear()
+    with reachable_sshd(tmp_path_factory.mktemp("sshd"), patch) as running:
         yield running
-        open_device.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +151,36 @@ def test_certified_and_verified_there_again(pipeline: Pipeline, folder: Path, se
     assert record["speedup"]["measured_speedup"] > 1.0
     checks = {check["name"]: check["status"] for check in record["checks"]}
     assert {checks[name] for name in ("files", "host", "golden outputs")} == {"passed"}
+
+
+def test_its_table_is_carried_to_a_run_that_is_a_proxy_until_it_is_verified_there(
+    pipeline: Pipeline, folder: Path, server: Sshd
+) -> None:
+    ended = pipeline("profile", "out", "--export", "box.json")
+    assert ended.code == 0, ended.err
+    table = json.loads((folder / "box.json").read_text())
+    assert table["host_id"] == collect_host().id
+    (folder / "box.json").write_text(json.dumps(table | {"host_id": "another"}))
+    here = ("run", "--runtime", "deepsparse", "--threads", 1, "--speedup", 1.3, *SETTINGS)
+    ended = pipeline(*here, "--latency-table", "box.json", "--out", "carried", "--json")
+    assert ended.code in (0, 3, 6), ended.err
+    assert "box.json was measured on another host (another)" in ended.err
+    assert "pipeline verify BUNDLE" in ended.err
+    assert json.loads(ended.out)["proxy"]
+    assert json.loads((folder / "carried" / "certificate.json").read_text())["proxy"]
+    assert not lines(folder / "carried" / "measurements.jsonl") > 1  # nothing here corrects it
+    assert "host of the latency table" in (folder / "carried" / "report.md").read_text()
+    place = ("--host", server.address, "--python", environments.installed("deepsparse"))
+    ended = pipeline("verify", "carried/bundle", *place, "--record", "carried.json", "--min-speedup", 1.01)
+    assert ended.code in (0, 3, 6), ended.err
+    assert json.loads((folder / "carried.json").read_text())["speedup"]["measured_speedup"] > 1.0
+
+
+def test_a_table_of_another_use_is_refused(pipeline: Pipeline) -> None:
+    other = ("run", "--runtime", "deepsparse", "--threads", 1, "--speedup", 1.3, *SETTINGS, "--batch-size", 8)
+    ended = pipeline(*other, "--latency-table", "box.json", "--out", "other")
+    assert ended.code == 2
+    assert "batch_size 16, here 8" in ended.err
+    ended = pipeline(*other, "--latency-table", "nowhere.json", "--out", "nowhere")
+    assert ended.code == 5
+    assert "nowhere.json" in ended.err

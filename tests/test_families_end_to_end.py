@@ -1,6 +1,7 @@
 """Runs on runtimes without sparse kernels: channels and int8, from the probe to the certificate."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,19 @@ def test_plain_int8_stands_beside_the_plan(finished: Path) -> None:
     assert rows["plain int8"]["accuracy"] > 0.9
     assert rows["plain int8"]["measured_speedup"] > 0
     assert "plain int8" in (finished / "report.html").read_text()
+
+
+def test_the_envelope_has_other_input_sizes_while_the_run_folder_is_there(finished: Path, tmp_path: Path) -> None:
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in finished.iterdir())
+    place = ("--threads", 1, "--batch-sizes", 16, "--no-neighbour", "--budget", 1)
+    assert run("envelope", finished / "bundle", "--input-sizes", 24, *place, "--out", tmp_path / "found") == 0
+    own, larger = json.loads((tmp_path / "found.json").read_text())["places"]
+    assert (own["input_size"], larger["input_size"]) == (None, 24)
+    assert larger["latency_s"] > 2 * own["latency_s"]  # nine times the pixels
+    assert larger["speedup"]["value"] > 0
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in finished.iterdir()) == before
+    shutil.copytree(finished / "bundle", tmp_path / "elsewhere" / "bundle")
+    assert run("envelope", tmp_path / "elsewhere" / "bundle", "--input-sizes", 24, *place) == 2
 
 
 def test_an_accuracy_that_is_not_held_ends_with_slower_plans(finished: Path) -> None:

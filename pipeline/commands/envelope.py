@@ -31,6 +31,9 @@ def _words(context: click.Context, option: click.Parameter, value: str | None) -
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--threads", callback=_numbers, help="such as 1,2,4  [default: powers of two up to the cores]")
 @click.option("--batch-sizes", callback=_numbers, help="such as 1,16,64  [default: powers of four up to the certified]")
+@click.option(
+    "--input-sizes", callback=_numbers, help="pixels a side or tokens, such as 160,320  [default: the bundle's alone]"
+)
 @click.option("--neighbour/--no-neighbour", default=True, help="also beside a busy neighbour  [default: neighbour]")
 @click.option(
     "--isa", "isas", callback=_words, help="also kept to older instruction sets: avx2, or avx512 without VNNI"
@@ -44,20 +47,23 @@ def envelope(
     bundle: Path,
     threads: list[int],
     batch_sizes: list[int],
+    input_sizes: list[int],
     neighbour: bool,
     isas: list[str],
     budget: float,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure a bundle's speedup over threads and batch sizes, alone and beside a busy neighbour.
+    """Measure a bundle's speedup over threads, batch and input sizes, alone and beside a busy neighbour.
 
     \b
     pipeline envelope runs/release/bundle
     pipeline envelope runs/release/bundle --threads 1,2 --batch-sizes 1,16 --no-neighbour
+    pipeline envelope runs/release/bundle --input-sizes 24,48
     pipeline envelope runs/release/bundle --isa avx2,avx512
 
-    A place is looked at for --budget seconds, not certified. The input size is the bundle's: its files are made for it.
+    A place is looked at for --budget seconds, not certified. A bundle's files are made for one input size: for
+    --input-sizes both networks are exported anew by the run folder that the bundle lies in, whose data must be there.
     Batch sizes that the runtime cannot take from these files are shown as not possible. --isa says what the network
     answers where the runtime is kept to what an older CPU has, and how much slower it is: openvino and deepsparse can
     be, onnxruntime cannot.
@@ -76,6 +82,7 @@ def envelope(
             bundle,
             threads=threads,
             batches=batch_sizes,
+            input_sizes=input_sizes,
             neighbour=neighbour,
             isas=isas,
             protocol=replace(QUICK, budget_s=budget),

@@ -1,11 +1,16 @@
 """What a probe's times promise, and that a promise survives its file."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from profilers.probe import Capability, ProbeRow, RuntimeCapability
+from profilers.measure import Effort
+from profilers.probe import Capability, ProbeRow, RuntimeCapability, probe
 from targets.errors import ArtifactError
+from targets.registry import get_runtime
+from targets.target import Target
 
 
 def runtime(families: tuple[str, ...], **speedups: tuple[float, ...]) -> RuntimeCapability:
@@ -70,3 +75,22 @@ def test_zeros_come_first_and_other_families_where_zeros_gain_nothing() -> None:
     sparse, noisy = runtime(("unstructured",), conv3x3=(1.0, 1.6, 2.0, 2.5)), runtime((), conv3x3=(1.0, 1.2, 1.2, 1.2))
     assert Capability("host", {}, (wide, sparse)).best() == sparse
     assert Capability("host", {}, (noisy, wide)).best() == wide
+
+
+def test_a_runtime_that_seems_to_gain_nothing_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = Effort(warmups=1, rounds=5, seconds=0.1, patience_s=0.0)
+    monkeypatch.setattr("profilers.probe.SECOND_LOOK", quick)
+    starts, interpreter = tmp_path / "starts", tmp_path / "python"
+    interpreter.write_text(  # its first four workers, one an operation and family, are killed at once
+        f'#!/bin/sh\necho >> "{starts}"\n'
+        f'[ "$(wc -l < "{starts}")" -gt 4 ] || kill -9 $$\nexec "{sys.executable}" "$@"\n'
+    )
+    interpreter.chmod(0o755)
+    info = replace(get_runtime("onnxruntime"), interpreter=interpreter, families=("channel",))
+    target = Target("auto", "intel", "onnxruntime", threads=1, batch_size=1)
+    found = probe([info], target, "host", effort=quick).of("onnxruntime")
+    assert not found.failures
+    assert found.gains
+    assert len(starts.read_text().splitlines()) == 8

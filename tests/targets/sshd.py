@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
+from targets.devices.registry import open_device
 from tests.tracking.mlflow_process import free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -98,3 +100,13 @@ def sshd(folder: Path, *settings: str) -> Iterator[Sshd]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def reachable_sshd(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Sshd]:
+    """A server that devices of this process are reached through."""
+    with sshd(folder) as running:
+        patch.setenv("SPDY_EDGE_SSH", running.command)
+        open_device.cache_clear()
+        yield running
+        open_device.cache_clear()

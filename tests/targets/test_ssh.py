@@ -17,7 +17,7 @@ from targets.errors import ConfigError, RuntimeMissingError, UnreachableError
 from targets.host import collect_host, pinned_cpus
 from targets.target import Target, load_target
 from tests.profilers.test_measure import write_matmul
-from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, sshd
+from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, reachable_sshd, sshd
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason=MISSING)
 
@@ -28,11 +28,8 @@ QUICK = Effort(warmups=1, rounds=3, seconds=0.5, patience_s=0.0, timeout_s=60)
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
     folder = tmp_path / "sshd"
     folder.mkdir()
-    with sshd(folder) as running:
-        monkeypatch.setenv("SPDY_EDGE_SSH", running.command)
-        open_device.cache_clear()
+    with reachable_sshd(folder, monkeypatch) as running:
         yield running
-        open_device.cache_clear()
 
 
 @pytest.fixture

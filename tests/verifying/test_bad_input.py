@@ -10,10 +10,9 @@ import pytest
 
 from pipeline.bundle import MANIFEST
 from pipeline.run_folder import file_digest
-from targets.devices.registry import open_device
 from tests.bundles import contents
 from tests.quick_runs import Finished, command, measure_little
-from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, sshd
+from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, reachable_sshd
 from tests.verifying.bundles import runnable_bundle
 
 ROOT = Path(__file__).parents[2]
@@ -160,11 +159,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
         pytest.skip(MISSING)
     folder = tmp_path / "sshd"
     folder.mkdir()
-    with sshd(folder) as running:
-        monkeypatch.setenv("SPDY_EDGE_SSH", running.command)
-        open_device.cache_clear()
+    with reachable_sshd(folder, monkeypatch) as running:
         yield running
-        open_device.cache_clear()
 
 
 def test_a_device_that_refuses(verify: Verify, good: Path, server: Sshd) -> None:

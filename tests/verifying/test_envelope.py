@@ -51,6 +51,14 @@ def test_the_page_names_the_places_that_fall_short() -> None:
     assert '<td class="number good">3.20x' in html
 
 
+def test_every_input_size_has_a_heat_map_of_its_own() -> None:
+    places = (place("certified", 3.2), replace(place("missed", 1.2), input_size=48))
+    envelope = Envelope("bundle", 3.0, "onnxruntime", (1, 4), {"input": (3, 8, 8)}, {"model": "CPU"}, places)
+    assert [table.caption for table in heat_maps(envelope)] == ["Alone", "Alone, input size 48"]
+    (notice,) = envelope_page(envelope).notices
+    assert notice.text.startswith("1 thread, batch 4, input size 48: 1.20x")
+
+
 def test_places_by_default() -> None:
     assert default_batches(64) == [1, 4, 16, 64]
     assert default_batches(6) == [1, 4, 6]
