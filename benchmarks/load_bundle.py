@@ -2,10 +2,9 @@
 
     SPDY_DATA=... python -m benchmarks.load_bundle
 
-onnxruntime and OpenVINO: one compiled network in this process, called as the runtime's own interface has it, and
-through the bundle. DeepSparse: its engine in its own environment, in a process that times itself, and the bundle once
-in this process and once in the bundle's own. Both take turns of many calls in random order, with some untimed calls
-first; the ratio is that of the medians of the same round.
+One compiled network in this process, called as the runtime's own interface has it, and through the bundle. DeepSparse
+once more with a process for each: its engine in its own environment, which times itself, and the bundle's. Both take
+turns of many calls in random order, with some untimed calls first; the ratio is that of the medians of the same round.
 """
 
 import json
@@ -15,7 +14,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +70,11 @@ def main() -> None:
         bundle = make_bundle(folder, threads)
         for info in installed_runtimes():
             for own_process in (False, True) if info.name == "deepsparse" else (False,):
-                with (
-                    load_bundle(bundle, runtime=info.name, own_process=own_process) as model,
-                    bare(info, model, bundle, x, threads) as reference,
-                ):
+                with load_bundle(bundle, runtime=info.name, own_process=own_process) as model, ExitStack() as stack:
+                    if own_process:
+                        reference = stack.enter_context(bare_deepsparse(info, bundle, x, threads))
+                    else:
+                        reference = bare(info, model, x)
                     found = compare(reference, calls(model, x))
                 rows.append({"runtime": info.name, "version": info.version, "own_process": own_process, **found})
                 print(json.dumps(rows[-1]))
@@ -117,21 +117,18 @@ def make_bundle(folder: Path, threads: int) -> Path:
     return folder / "bundle"
 
 
-@contextmanager
-def bare(info: RuntimeInfo, model: BundleModel, bundle: Path, x: NDArray[np.float32], threads: int) -> Iterator[Turn]:
-    """The runtime without us; in this process it is the very network that ``model`` calls."""
+def bare(info: RuntimeInfo, model: BundleModel, x: NDArray[np.float32]) -> Turn:
+    """The very network that ``model`` calls, without us."""
+    engine: Any = model._engine
     if info.name == "deepsparse":
-        with bare_deepsparse(info, bundle, x, threads) as turn:
-            yield turn
-        return
-    compiled: Any = model._engine._compiled  # type: ignore[union-attr]
+        network = engine._network
+        return calls(lambda _: network.execute_list_out([x])[0], x)
     if info.name == "openvino":
-        request, inputs = compiled._request, [x]
+        request, inputs = engine._compiled._request, [x]
         # The results' own look-up by index takes longer than all that a bundle adds.
-        yield calls(lambda _: next(iter(request.infer(inputs, share_inputs=True).values())), x)
-    else:
-        session, name = compiled._session, compiled._names[0]
-        yield calls(lambda _: session.run(None, {name: x})[0], x)
+        return calls(lambda _: next(iter(request.infer(inputs, share_inputs=True).values())), x)
+    session, name = engine._compiled._session, engine._compiled._names[0]
+    return calls(lambda _: session.run(None, {name: x})[0], x)
 
 
 @contextmanager

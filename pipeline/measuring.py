@@ -149,7 +149,7 @@ class PlanBench:
                 elif self._quiet_rounds(result) > self._quiet_rounds(results[index]):
                     results[index] = result
             left = [index for index, result in enumerate(results) if self._is_disturbed(result)]
-            if not left:
+            if not left or not self._run.bench.nearest.is_rule:
                 break
         return results
 

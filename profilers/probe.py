@@ -20,7 +20,7 @@ PROMISED_FROM = {"unstructured": 0.9, "channel": 0.5, "int8": 0.5}
 """Family → the smallest amount whose gain is part of what it promises."""
 GAINS_FROM = 1.15
 """A runtime that promises less gains nothing worth a search."""
-GLANCE = Effort(warmups=3, rounds=30, seconds=0.4, patience_s=0.5, timeout_s=120)
+GLANCE = Effort(warmups=3, rounds=30, seconds=0.25, patience_s=0.25, timeout_s=120)
 """Of an operation: a fraction of a second is enough to tell a gain of 15%."""
 SECOND_LOOK = Effort(warmups=3, rounds=30, seconds=1.5, patience_s=5.0, timeout_s=120)
 """Before a runtime whose families seem to gain nothing is given up: neighbours or one crash may have made it so."""

@@ -15,6 +15,8 @@ WIDTH_CUTS = (0.0, 0.5, 0.75)
 INT8_CUT = 0.75
 """Share of the bits that are removed."""
 WIDTHS = {"conv3x3": 64, "matmul": 512}
+TOKENS = 8
+"""Rows of one sample of a matrix product."""
 LAYERS = 4
 """Of a chain: so many that taking inputs in and giving outputs back does not hide what the layers gain."""
 
@@ -77,7 +79,7 @@ def _chain(operation: str, weights: Weights, batch: int, width: int, in_int8: bo
         name = activation
     if in_int8:
         name, _ = _quantised(nodes, tensors, name, None)
-    shape = [batch, width, 14, 14] if operation == "conv3x3" else [batch, 32, width]
+    shape = [batch, width, 14, 14] if operation == "conv3x3" else [batch, TOKENS, width]
     graph = helper.make_graph(
         nodes,
         "probe",

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ class BundleModel:
         self._folder = folder
         self._engine: Engine | None = engine
         self._lock = threading.Lock()
+        first, *others = record.inputs
+        self._only = None if others else (first.shape, np.dtype(first.dtype))
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +67,8 @@ class BundleModel:
             InputError: another type or shape than the network takes, or no sample at all.
             RuntimeMissingError: the runtime failed.
         """
+        if self._is_the_batch(inputs):
+            return self._run([inputs])
         arrays = self._arrays(self.tokens(inputs) if are_texts(inputs) else inputs)
         count = len(arrays[0])
         if count == self.record.batch_size:
@@ -139,6 +143,12 @@ class BundleModel:
             if self._engine is None:
                 raise ValueError("this bundle is closed: load it again")
             return self._engine.run(batch)
+
+    def _is_the_batch(self, inputs: Any) -> TypeGuard[NDArray[Any]]:
+        """Whether it is the one array that the runtime takes, as it takes it: then nothing is left to do to it."""
+        if type(inputs) is not np.ndarray or (inputs.shape, inputs.dtype) != self._only:
+            return False
+        return inputs.flags.c_contiguous
 
     def _arrays(self, inputs: Any) -> list[NDArray[Any]]:
         """The checked arrays in the model's order."""

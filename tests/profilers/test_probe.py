@@ -89,7 +89,7 @@ def test_a_runtime_that_seems_to_gain_nothing_is_looked_at_again(
     )
     interpreter.chmod(0o755)
     info = replace(get_runtime("onnxruntime"), interpreter=interpreter, families=("channel",))
-    target = Target("auto", "intel", "onnxruntime", threads=1, batch_size=1)
+    target = Target(name="auto", vendor="any", runtime="onnxruntime", threads=1, batch_size=1)
     found = probe([info], target, "host", effort=quick).of("onnxruntime")
     assert not found.failures
     assert found.gains
