@@ -11,7 +11,7 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from pipeline import load_bundle
-from pipeline.serving.deepsparse_library import DeepSparseEngine, _whole
+from pipeline.serving.deepsparse_library import DeepSparseEngine, Strides
 from pipeline.serving.engine import open_engine
 from targets import environments
 from targets.environments import MANAGED
@@ -77,7 +77,11 @@ def test_what_this_process_cannot_load_is_left_to_another(tmp_path: Path, versio
 def test_outputs_get_their_strides_back_and_keep_their_memory() -> None:
     """As the library hands them over under numpy 2, and as it does under numpy 1."""
     values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    strides = Strides(values.shape, values.itemsize)
     for given in (as_strided(values, strides=(0, 0, 0)), values):
-        np.testing.assert_array_equal(_whole(given), values)
-    lost = _whole(as_strided(values.copy(), strides=(0, 0, 0)))
+        np.testing.assert_array_equal(strides(given), values)
+        assert strides.are_of(given)
+        assert not strides.are_of(np.empty((2, 4, 3), np.float32))
+    lost = strides(as_strided(values.copy(), strides=(0, 0, 0)))
+    assert lost.flags.c_contiguous
     np.testing.assert_array_equal(lost, values)
