@@ -34,7 +34,8 @@ from benchmarks.record_noise import RECORDINGS, golden_bench
 from pipeline.certificate import CERTIFIED, MISSED, Protocol, SpeedupEvidence, measure_speedup, verdict
 from pipeline.release import read_bundle
 from pipeline.run_folder import digest, file_digest
-from profilers.measure import Bench, Candidate, Measurement, Nearest
+from profilers.measure import Bench, Candidate, Measurement
+from profilers.nearest import Nearest
 from profilers.statistics import Interval
 from targets.host import collect_host
 from targets.target import Target

@@ -5,7 +5,7 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from profilers.core_distance import NEAR
+from profilers.nearest import Nearest
 from profilers.worker_process import pack_worker, worker_events
 from targets.devices.base import Device
 from targets.errors import RuntimeMissingError, UnreachableError
 from targets.registry import RuntimeInfo, isa_limit
 from targets.target import Target
 
-LATELY = 0.2
-"""Weight of a group's rounds in what was lately seen."""
-LEAST_PATIENCE = 0.1
 RECONNECT_S = (1.0, 5.0, 20.0)
 """Waits before a connection that was lost is tried again."""
 
@@ -145,37 +142,6 @@ class LayerTimes:
     operations_s: Mapping[str, float] | None
     latency_s: float
     kernels: Sequence[str] | None
-
-
-@dataclass(slots=True)
-class Nearest:
-    """What was seen of the cores' distance: a machine whose cores are mostly apart is not worth much waiting.
-
-    Args:
-        seconds: the shortest ever seen, None before the first.
-        near_share: of the rounds lately seen, those with the cores near each other.
-    """
-
-    seconds: float | None = None
-    near_share: float = 1.0
-
-    def saw(self, distance_s: Iterable[float | None]) -> None:
-        """Take note of the distances in the rounds of a group."""
-        seen = [s for s in distance_s if s is not None]
-        if seen:
-            self.seconds = min(seen) if self.seconds is None else min(self.seconds, *seen)
-            share = sum(s <= NEAR * self.seconds for s in seen) / len(seen)
-            self.near_share += LATELY * (share - self.near_share)
-
-    @property
-    def is_rule(self) -> bool:
-        """Whether rounds with the cores near are more than the others, so that a group may be tried again for them."""
-        return self.near_share >= 0.5
-
-    @property
-    def patience(self) -> float:
-        """The part of an effort's patience that is worth while."""
-        return min(1.0, max(LEAST_PATIENCE, 2 * self.near_share))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from profilers.measure import Bench, Candidate, Effort, Nearest
+from profilers.measure import Bench, Candidate, Effort
 from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
@@ -153,18 +153,3 @@ def test_an_interpreter_that_is_gone_is_an_error(dense: Candidate, small: Candid
     other = Bench(info, bench.target, inputs=Path("/nonexistent.npz"), effort=QUICK)
     ((measured,),) = other.measure(dense, [[small]])
     assert measured.error is not None
-
-
-def test_where_the_cores_are_mostly_apart_waiting_is_worth_little() -> None:
-    nearest = Nearest()
-    nearest.saw([2e-7, 2.1e-7, None, 2.2e-7])
-    assert (nearest.seconds, nearest.patience, nearest.is_rule) == (2e-7, 1.0, True)
-    for _ in range(20):
-        nearest.saw([5e-7, 4e-7])
-    assert (nearest.seconds, nearest.patience, nearest.is_rule) == (2e-7, 0.1, False)
-    for _ in range(5):
-        nearest.saw([2e-7])
-    assert nearest.is_rule
-    assert nearest.patience == 1.0
-    nearest.saw([None])
-    assert nearest.is_rule
