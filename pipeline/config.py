@@ -75,7 +75,9 @@ class RunConfig(BaseModel):
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
     solver: Literal["auto", "least-squares", "blocked"] = Field("auto", description="what the other weights become")
-    plans: int = Field(60, ge=12, le=1000, description="plans measured for the latency table")
+    plans: int | None = Field(
+        None, ge=12, le=1000, description="plans measured for the latency table; default: 42 to 60, by the shapes"
+    )
     latency_table: Path | None = Field(
         None, description="table of `pipeline profile --export`, instead of profiling; another host's makes a proxy"
     )

@@ -29,7 +29,7 @@ from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.tracking.events import Tracker
 from pipeline.workers import Workers
-from profilers.latency_table import TableUnit
+from profilers.latency_table import LatencyTable, TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import Capability, RuntimeCapability
 from targets.errors import ArtifactError, ConfigError, SpeedupError
@@ -244,6 +244,8 @@ class Run:
     def check_inputs(self) -> None:
         """Load what the user gave, so that a mistake in it shows before anything is measured."""
         _ = self.dense, self.calibration
+        if self.config.latency_table:
+            LatencyTable.load(self.config.latency_table)
         floor = self.config.min_accuracy
         if floor is not None:
             dense = 100 * self.adapter.evaluate(self.predict(self.dense), self.splits).value

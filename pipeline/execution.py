@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.context import Run
 from pipeline.frontier import find_frontier
+from pipeline.probing import forget_probes
 from pipeline.provenance.signing import load_private_key
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.run_folder import read_json
@@ -33,6 +34,8 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     open_folder(run)
     if again:
         run.folder.forget(last)
+        if last == "probe":
+            forget_probes(run)
     return follow_run(run.tracker, run.config, lambda: _run_to(run, last))
 
 

@@ -30,6 +30,7 @@ from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.parity import INT8_TOLERANCE, TOLERANCE, check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
+from pipeline.probing import probe_runtimes
 from pipeline.provenance.model_card import write_model_card
 from pipeline.provenance.record import provenance
 from pipeline.provenance.sbom import write_sbom
@@ -45,8 +46,8 @@ from pipeline.serving.record import NAME as SERVING
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import search_facts
 from profilers.latency_table import Choice, LatencyTable
-from profilers.probe import Capability, probe
-from profilers.profile import PlanCounts, cheapest, profile
+from profilers.probe import Capability
+from profilers.profile import PlanCounts, cheapest, enough_plans, profile
 from reports.write import write_reports
 
 
@@ -54,18 +55,7 @@ def probe_stage(run: Run) -> None:
     """Runtimes → capability.json, and the runtime that the run will use."""
     path = run.folder.file("capability.json")
     key = digest("probe", run.host.id, run.target.to_json(), [(i.name, i.version) for i in run.candidates])
-
-    def work() -> None:
-        with run.reporter.task("probing", len(run.candidates)) as task:
-            names: list[str] = []
-
-            def show(name: str) -> None:
-                task.update(len(names), name)
-                names.append(name)
-
-            probe(run.candidates, run.target, run.host.id, seed=run.config.seed, on_runtime=show).save(path)
-
-    run.folder.stage("probe", key, [path.name], work)
+    run.folder.stage("probe", key, [path.name], lambda: probe_runtimes(run).save(path))
     run.choose_runtime(Capability.load(path))
 
 
@@ -81,7 +71,7 @@ def profile_stage(run: Run) -> None:
         take_table(run, run.config.latency_table, path)
         return
     run.require_gain()
-    counts = PlanCounts.of(run.config.plans)
+    counts = PlanCounts.of(run.config.plans or enough_plans(run.table_units))
 
     def work() -> None:
         warn_of_slow_kernels(run)
@@ -106,7 +96,7 @@ def profile_stage(run: Run) -> None:
 
     config = run.config
     levels = config.levels if run.only_unstructured else [config.levels, run.families]
-    key = digest("profile", run.host_key, run.model_key, run.goal, config.seed, levels, config.plans)
+    key = digest("profile", run.host_key, run.model_key, run.goal, config.seed, levels, counts.total)
     run.folder.stage("profile", key, [path.name], work)
     table = LatencyTable.load(path)
     run.reporter.say(

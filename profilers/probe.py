@@ -195,16 +195,18 @@ def _probe_runtime(bench: Bench, models: dict[str, Files]) -> RuntimeCapability:
 
 
 def _probe_operation(bench: Bench, operation: str, paths: dict[float, Path]) -> list[ProbeRow]:
+    """All shares of an operation in turns in one process; each alone where they do not run together."""
     reference = Candidate(f"{operation} dense", paths[0.0])
-    groups = [[Candidate(f"{operation} {sparsity:.0%}", path)] for sparsity, path in paths.items()]
+    group = [Candidate(f"{operation} {sparsity:.0%}", path) for sparsity, path in paths.items()]
     try:
-        results = bench.measure(reference, groups)
+        (results,) = bench.measure(reference, [group])
+        if any(measured.error for measured in results):
+            results = [measured for (measured,) in bench.measure(reference, [[candidate] for candidate in group])]
     except RuntimeMissingError as error:
         return [ProbeRow(operation, sparsity, None, None, str(error)) for sparsity in paths]
-    rows = []
-    for sparsity, (measured,) in zip(paths, results, strict=True):
-        if measured.error:
-            rows.append(ProbeRow(operation, sparsity, None, None, measured.error))
-        else:
-            rows.append(ProbeRow(operation, sparsity, measured.latency_s, measured.speedup))
-    return rows
+    return [
+        ProbeRow(operation, sparsity, None, None, measured.error)
+        if measured.error
+        else ProbeRow(operation, sparsity, measured.latency_s, measured.speedup)
+        for sparsity, measured in zip(paths, results, strict=True)
+    ]

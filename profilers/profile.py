@@ -52,6 +52,12 @@ class PlanCounts:
         return self.anchors + self.broad + self.near + self.rounds * self.proposed
 
 
+def enough_plans(units: Sequence[TableUnit]) -> int:
+    """Plans after which more of them improve the table no further: it has a curve for every group of units."""
+    groups = {unit.group for unit in units if unit.prunable}
+    return max(42, min(60, 3 * len(groups)))
+
+
 def profile(
     units: Sequence[TableUnit],
     levels: Sequence[Level],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from targets.errors import ConfigError, RuntimeMissingError
+from targets.homes import data_home
 from targets.unknown import unknown_name
 
 Progress = Callable[[str], None]
@@ -63,15 +64,6 @@ MANAGED = {
         variable="SPDY_EDGE_DEEPSPARSE_PYTHON",
     ),
 }
-
-
-def data_home() -> Path:
-    """The folder for what is installed on the user's behalf."""
-    if home := os.environ.get("SPDY_EDGE_HOME"):
-        return Path(home)
-    if data := os.environ.get("XDG_DATA_HOME"):
-        return Path(data) / "spdy-edge"
-    return Path.home() / ".local" / "share" / "spdy-edge"
 
 
 def installation(name: str) -> tuple[Path, str] | None:

@@ -171,6 +171,23 @@ def test_a_folder_of_another_configuration(tmp_path: Path) -> None:
     fails(tmp_path, 2, "already holds a run", args=("run", "--out", "out", "--no-resume"))
 
 
+def test_a_probe_holds_for_other_folders_until_it_is_asked_for_again(tmp_path: Path) -> None:
+    def probe(*arguments: object) -> tuple[str, str]:
+        home = {"SPDY_EDGE_HOME": str(tmp_path / "home")}
+        command = ("probe", "--runtime", "onnxruntime", "--batch-size", 1, "--out", *arguments)
+        ended = pipeline(*command, cwd=tmp_path, environment=home)
+        assert ended.returncode == 0, ended.stderr
+        return (tmp_path / str(arguments[0]) / "capability.json").read_text(), ended.stderr
+
+    first, _ = probe("first")
+    second, said = probe("second")
+    assert second == first
+    assert "probed here 0 min ago" in said
+    again, said = probe("second", "--again")
+    assert again != first
+    assert "probed here" not in said
+
+
 def test_two_jobs_on_one_run_folder(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "out").lock():
         fails(

@@ -73,7 +73,8 @@ def _entry(key: str, field: FieldInfo) -> str:
     comment = textwrap.fill(about, WIDTH, initial_indent="# ", subsequent_indent="# ")
     if field.is_required():
         return f"{comment}\n{key} = 3.0\n"
-    value = EXAMPLES.get(kind, '""') if field.default is None else json.dumps(field.default)
+    least = [limit.ge for limit in field.metadata if hasattr(limit, "ge")]
+    value = (least or [EXAMPLES.get(kind, '""')])[0] if field.default is None else json.dumps(field.default)
     return f"{comment}\n# {key} = {value}\n"
 
 

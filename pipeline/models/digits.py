@@ -3,10 +3,8 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from pipeline.models.checkpoints import load_weights, read_weights, write_weight
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.models.resnet import Variant
 from targets.errors import ConfigError, UserError
+from targets.homes import cache_home
 
 EPOCHS = 8
 BATCH_SIZE = 64
@@ -27,13 +26,6 @@ RECIPE = {"version": 1, "epochs": EPOCHS, "batch_size": BATCH_SIZE, "peak_lr": P
 INPUT_SHAPE = (1, 8, 8)
 
 _log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Where things that can be made again are kept: $SPDY_EDGE_HOME, or spdy-edge in the user's cache directory."""
-    if home := os.environ.get("SPDY_EDGE_HOME"):
-        return Path(home)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spdy-edge"
 
 
 def trained_digits_model(variant: Variant, data: Splits) -> nn.Module:
@@ -50,7 +42,7 @@ def trained_digits_model(variant: Variant, data: Splits) -> nn.Module:
             "leave --data out, or give --model and --weights that go with the data."
         )
     model = _untrained(variant, data.train)
-    path = cache_folder() / "models" / f"{variant.name.replace(':', '-')}-{_key(variant, data.train)}.safetensors"
+    path = cache_home() / "models" / f"{variant.name.replace(':', '-')}-{_key(variant, data.train)}.safetensors"
     if path.exists():
         try:
             load_weights(model, read_weights(path), str(path))

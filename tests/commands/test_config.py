@@ -64,7 +64,7 @@ def test_the_schema_says_what_is_accepted(tmp_path: Path) -> None:
     assert schema["required"] == ["speedup"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["speedup"]["exclusiveMinimum"] == 1
-    assert schema["properties"]["plans"]["maximum"] == 1000
+    assert schema["properties"]["levels"]["maximum"] == 200
     assert schema["properties"]["allocator"]["enum"] == ["spdy", "spdy-evolution", "dp", "uniform", "global-magnitude"]
 
 

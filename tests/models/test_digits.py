@@ -72,15 +72,6 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_run(tmp_path, monkeypa
     assert np.isfinite(torch_predict(adapter.load(None, data))(data.test.inputs(np.arange(4)))).all()
 
 
-def test_without_a_home_the_users_cache_directory_is_used(tmp_path, monkeypatch):
-    monkeypatch.delenv("SPDY_EDGE_HOME", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert digits.cache_folder() == tmp_path / "spdy-edge"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert digits.cache_folder() == tmp_path / ".cache" / "spdy-edge"
-
-
 def test_the_embedded_network_is_not_trained_on_other_data(home):
     with pytest.raises(ConfigError, match="leave --data out"):
         get_adapter("resnet:digits").load(None, stripes(16, channels=3))

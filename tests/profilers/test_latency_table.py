@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profilers.latency_table import LatencyTable, PlanMeasurement, count_borders, fit_latency_table
+from profilers.latency_table import LatencyTable, PlanMeasurement, TableUnit, count_borders, fit_latency_table
 from profilers.profile import (
     PlanCounts,
     anchor_plans,
     cheapest,
+    enough_plans,
     neighbours,
     plan_near,
     profile,
@@ -145,6 +146,15 @@ def test_profiling_measures_the_promised_number_of_plans_near_the_operating_poin
     assert bench.measured == PlanCounts().total == len(table.measurements)
     near = [plan for plan in table.measurements if abs(plan.relative * 3 - 1) < 0.2]
     assert len(near) > 20
+
+
+def test_more_shapes_of_layers_take_more_plans_within_limits() -> None:
+    def shapes(count: int) -> list[TableUnit]:
+        groups = [TableUnit(f"unit {number}", f"shape {number // 2}", 1.0, True) for number in range(2 * count)]
+        return [*groups, TableUnit("classifier", "dense", 1.0, prunable=False)]
+
+    assert [enough_plans(shapes(count)) for count in (1, 14, 17, 40)] == [42, 42, 51, 60]
+    assert all(abs(PlanCounts.of(total).total - total) <= 2 for total in range(12, 200))
 
 
 def test_profiling_gives_up_early_on_a_hopeless_request() -> None:

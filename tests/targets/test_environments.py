@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from targets import environments
 from targets.environments import MANAGED, install, installed
 from targets.errors import ConfigError, RuntimeMissingError
 
@@ -170,22 +169,6 @@ def test_other_systems_are_refused(lock: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_not_managed_is_refused(name: str, fragment: str) -> None:
     with pytest.raises(ConfigError, match=fragment):
         install(name, lambda line: None)
-
-
-@pytest.mark.parametrize(
-    ("variables", "home"),
-    [
-        ({"SPDY_EDGE_HOME": "/a", "XDG_DATA_HOME": "/b"}, "/a"),
-        ({"XDG_DATA_HOME": "/b"}, "/b/spdy-edge"),
-        ({"HOME": "/c"}, "/c/.local/share/spdy-edge"),
-    ],
-)
-def test_where_environments_live(variables: dict[str, str], home: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SPDY_EDGE_HOME", "XDG_DATA_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert environments.data_home() == Path(home)
 
 
 def test_the_lock_pins_every_package() -> None:

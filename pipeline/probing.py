@@ -1,0 +1,40 @@
+"""What the runtimes of a run gain: known from an earlier run on the same host, or probed now."""
+
+from pipeline.context import Run
+from profilers.probe import Capability, probe
+from profilers.probe_store import ProbeStore
+from targets.homes import cache_home
+
+
+def probe_runtimes(run: Run) -> Capability:
+    """What every candidate gains; those that are not known are probed, and kept for later runs."""
+    store = _store(run)
+    known = {info.name: kept for info in run.candidates if (kept := store.find(info))}
+    unknown = [info for info in run.candidates if info.name not in known]
+    if known:
+        oldest_h = max(age_s for _, age_s in known.values()) / 3600
+        when = f"{oldest_h:.0f} h ago" if oldest_h >= 1 else f"{60 * oldest_h:.0f} min ago"
+        run.reporter.say(f"{', '.join(known)} probed here {when}; `pipeline probe --again` does it anew")
+    capabilities = {name: found for name, (found, _) in known.items()}
+    with run.reporter.task("probing", len(unknown)) as task:
+        names: list[str] = []
+
+        def show(name: str) -> None:
+            task.update(len(names), name)
+            names.append(name)
+
+        for info in unknown:
+            (found,) = probe([info], run.target, run.host.id, seed=run.config.seed, on_runtime=show).runtimes
+            store.keep(info, found)
+            capabilities[info.name] = found
+    return Capability(run.host.id, run.target.to_json(), tuple(capabilities[info.name] for info in run.candidates))
+
+
+def forget_probes(run: Run) -> None:
+    """Have the candidates of a run probed again."""
+    for info in run.candidates:
+        _store(run).forget(info)
+
+
+def _store(run: Run) -> ProbeStore:
+    return ProbeStore(cache_home() / "probes", run.host.id, run.target)
