@@ -29,6 +29,8 @@ class Interval:
 
 FEWEST_ROUNDS = 3
 """Undisturbed rounds that a compilation needs to count."""
+USUAL = 0.25
+"""Of the processes' least shares of waiting, the quantile that a machine is held to: not the luckiest one's."""
 
 
 Process = list[Block]
@@ -65,12 +67,14 @@ def undisturbed_rounds(measured: Sequence[Measurement], nearest_s: float | None 
     distances, waited = [_floats(m.distance_s) for m in measured], [_floats(m.waited_share) for m in measured]
     known = [float(s) for process in distances for s in process if not np.isnan(s)]
     limit_s = NEAR * min([*known, nearest_s or np.inf], default=np.inf)
-    return [~(far > limit_s) & ~(wait > _most(wait)) for far, wait in zip(distances, waited, strict=True)]
+    most = _most(waited)
+    return [~(far > limit_s) & ~(wait > most) for far, wait in zip(distances, waited, strict=True)]
 
 
-def _most(waited_share: NDArray[np.float64]) -> float:
-    known = waited_share[~np.isnan(waited_share)]
-    return most_waiting(float(known.min())) if len(known) else np.inf
+def _most(waited_share: Sequence[NDArray[np.float64]]) -> float:
+    """The share that threads may wait; a process that shared its cores all along does not say how little it can be."""
+    least = [np.nanmin(shares) for shares in waited_share if not np.isnan(shares).all()]
+    return most_waiting(float(np.quantile(least, USUAL))) if least else np.inf
 
 
 def _floats(facts: Sequence[float | None]) -> NDArray[np.float64]:

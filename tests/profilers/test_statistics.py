@@ -132,3 +132,11 @@ def test_rounds_in_which_something_else_had_a_core_are_left_out() -> None:
 
 def test_threads_that_wait_for_each_other_all_the_time_are_no_disturbance() -> None:
     assert kept(NEAR_S, [0.9, 0.95, 1.1, 0.92]) == [True] * 4
+
+
+def test_a_process_that_shared_its_cores_all_along_is_left_out() -> None:
+    quiet = [measurement(np.ones(4), np.ones(4), NEAR_S, 0.003) for _ in range(3)]
+    shared = [measurement(np.ones(4), np.ones(4), NEAR_S, 0.8) for _ in range(5)]
+    assert len(by_process([*quiet, *shared], True)) == 3
+    spinning = [measurement(np.ones(4), np.ones(4), NEAR_S, share) for share in (0.002, 0.5, 0.8, 0.9, 0.95)]
+    assert len(by_process(spinning, True)) == 5  # one lucky process says nothing about the others
