@@ -120,15 +120,18 @@ def solved(run: Run, table: LatencyTable) -> tuple[Choice, tuple[Round, ...]]:
     def allocate(table: LatencyTable, budget_s: float, _: int) -> Proposal:
         return Proposal(propose(table, budget_s, np.random.default_rng(run.config.seed)), None)
 
-    def measure(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
-        return bench.solved(choice, masks(run, choice), neighbours(table, choice, NEIGHBOURS, rng))
+    def measure(_: LatencyTable, choice: Choice) -> PlanMeasurement:
+        return bench.solved(choice, masks(run, choice))
+
+    def nearby(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
+        return bench.nearby(neighbours(table, choice, NEIGHBOURS, rng))
 
     def show(turn: Round) -> None:
         print(
             f"  round {turn.number + 1}: {turn.predicted_speedup:.2f}x predicted, {turn.measured_speedup:.2f}x measured"
         )
 
-    found = run_loop(table, run.config.speedup, allocate, measure, on_round=show)
+    found = run_loop(table, run.config.speedup, allocate, measure, nearby, on_round=show)
     return found.choice, found.rounds
 
 

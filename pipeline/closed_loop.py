@@ -51,8 +51,11 @@ class LoopResult:
 Allocate = Callable[[LatencyTable, float, int], Proposal]
 """A plan for a table and a budget in seconds for the whole network; the third argument counts the rounds."""
 
-Measure = Callable[[LatencyTable, Choice], list[PlanMeasurement]]
-"""Measures a plan, first in the result, and plans near it."""
+Measure = Callable[[LatencyTable, Choice], PlanMeasurement]
+"""Measures a plan that was solved with a table."""
+
+Nearby = Callable[[LatencyTable, Choice], list[PlanMeasurement]]
+"""Measures plans near one that was solved with a table."""
 
 
 def run_loop(
@@ -60,6 +63,7 @@ def run_loop(
     speedup: float,
     allocate: Allocate,
     measure: Measure,
+    nearby: Nearby,
     *,
     most_rounds: int = 7,
     accepted: tuple[float, float] | None = None,
@@ -67,8 +71,8 @@ def run_loop(
 ) -> LoopResult:
     """Find a plan whose *measured* speedup is the requested one, or a little more.
 
-    Every round measures the plan and its neighbours. The first ones add that to the table; all of them scale the next
-    budget by what the table still gets wrong about the plan.
+    Every round measures its plan. The first ones add that to the table, and plans near it where another round follows;
+    all of them scale the next budget by what the table still gets wrong about the plan.
 
     Args:
         accepted: measured over requested, less one, with which a plan is taken at once; `ACCEPTED` by default.
@@ -90,14 +94,15 @@ def run_loop(
             raise unreachable(table, speedup) from error
         predicted = table.speedup(proposal.choice) / correction
         measured = measure(table, proposal.choice)
-        this = Round(number, proposal.choice, proposal.loss, predicted, 1 / measured[0].relative)
+        this = Round(number, proposal.choice, proposal.loss, predicted, 1 / measured.relative)
         rounds.append(this)
         if on_round:
             on_round(this)
+        is_over = least <= this.measured_speedup / speedup - 1 <= most or _goes_in_circles(rounds)
         if number < REFITS:
-            table = table.refit(measured)
-        correction = measured[0].relative * table.dense_s / table.predict(proposal.choice)
-        if least <= this.measured_speedup / speedup - 1 <= most or _goes_in_circles(rounds):
+            table = table.refit([measured, *([] if is_over else nearby(table, proposal.choice))])
+        correction = measured.relative * table.dense_s / table.predict(proposal.choice)
+        if is_over:
             break
     return _result(table, speedup * (1 + least), rounds)
 

@@ -7,12 +7,13 @@ from pipeline.compression.database import Database
 from pipeline.context import Run
 from pipeline.families.int8 import PRECISION
 from pipeline.measuring import PlanBench
+from pipeline.nncf_int8 import nncf_int8
 from pipeline.plan import load_plan, sparsity_of
 from pipeline.recovery import accuracy_of, corrected_network, in_int8
 from pipeline.run_folder import read_json
 from pipeline.searching import Searcher, solve_in_loop
 from profilers.latency_table import LatencyTable
-from targets.errors import SpeedupError
+from targets.errors import RuntimeMissingError, SpeedupError
 from targets.levels import Level
 
 BASELINES = ("uniform", "global-magnitude")
@@ -39,6 +40,10 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
                 unreachable[allocator] = str(error)
     if PRECISION in run.families:
         rows += _plain_int8(run)
+    try:
+        rows.append(nncf_int8(run))
+    except RuntimeMissingError as error:
+        unreachable["nncf int8"] = str(error)
     correction = f"batch norm re-estimated, outputs matched in {run.config.correction_passes} passes"
     return {"schema": 1, "rows": [{"correction": correction} | row for row in rows], "unreachable": unreachable}
 
@@ -47,16 +52,21 @@ def _plain_int8(run: Run) -> list[dict[str, Any]]:
     """All layers in int8 and nothing else: what a user would pick without a search; none if it does not run."""
     level = run.levels.index(Level(precision=PRECISION))
     choice = tuple(unit.nearest_level(level) for unit in run.table_units)
-    measured = PlanBench(run).solved(choice, {}, [])
+    try:
+        measured = PlanBench(run).solved(choice, {})
+    except RuntimeMissingError:
+        return []
     network = in_int8(run, run.copy_of_dense(), run.plan_of(choice))
-    row = {
-        "allocator": "plain int8",
-        "accuracy": accuracy_of(run, network) if measured else None,
-        "sparsity": 0.0,
-        "is_ours": False,
-        "correction": "none",
-    }
-    return [row | {"measured_speedup": 1 / plan.relative} for plan in measured]
+    return [
+        {
+            "allocator": "plain int8",
+            "measured_speedup": 1 / measured.relative,
+            "accuracy": accuracy_of(run, network),
+            "sparsity": 0.0,
+            "is_ours": False,
+            "correction": "none",
+        }
+    ]
 
 
 def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:

@@ -72,8 +72,12 @@ class PlanBench:
 
         return measure
 
-    def solved(self, choice: Choice, masks: Masks, nearby: Sequence[Choice]) -> list[PlanMeasurement]:
-        """A solved plan with the zeros that it will ship with, as a certificate measures it, then its neighbours."""
+    def solved(self, choice: Choice, masks: Masks) -> PlanMeasurement:
+        """A solved plan with the zeros that it will ship with, as a certificate measures it.
+
+        Raises:
+            RuntimeMissingError: it failed in every process.
+        """
         name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
         names = [f"{process}:{name}" for process in range(CHECK_PROCESSES)]
         with self._folder() as folder:
@@ -85,9 +89,18 @@ class PlanBench:
                         self._run.dense_candidate, [[Candidate("solved plan", path)]], CHECK, seed
                     )
                     self._log.add(row_name, _row(measured))
-        self._measure_missing(nearby)
-        found = [self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)]
-        found += [self._recall(self._rows_of(near), near, "neighbour", NEIGHBOUR_WEIGHT) for near in nearby]
+        found = self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)
+        if found is None:
+            raise RuntimeMissingError(
+                f"{self._run.bench.runtime.name} failed on the solved plan in every one of {CHECK_PROCESSES} "
+                "processes: try another --seed, or another --runtime."
+            )
+        return found
+
+    def nearby(self, choices: Sequence[Choice]) -> list[PlanMeasurement]:
+        """Plans near a solved one, as the table's are measured; those that fail are left out."""
+        self._measure_missing(choices)
+        found = [self._recall(self._rows_of(near), near, "neighbour", NEIGHBOUR_WEIGHT) for near in choices]
         return [plan for plan in found if plan is not None]
 
     def dense_s(self) -> float:

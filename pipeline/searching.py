@@ -196,10 +196,11 @@ def solve_in_loop(
     bench = PlanBench(run)
     rng = np.random.default_rng(run.config.seed)
 
-    def measure(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
-        if run.carried:
-            return [believed(table, choice)]
-        return bench.solved(choice, searcher.masks(choice), neighbours(table, choice, NEIGHBOURS, rng))
+    def measure(table: LatencyTable, choice: Choice) -> PlanMeasurement:
+        return believed(table, choice) if run.carried else bench.solved(choice, searcher.masks(choice))
+
+    def nearby(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
+        return [] if run.carried else bench.nearby(neighbours(table, choice, NEIGHBOURS, rng))
 
     def show(turn: Round) -> None:
         loss = f", loss {turn.loss:.4f}" if turn.loss is not None else ""
@@ -214,4 +215,4 @@ def solve_in_loop(
             return searcher.allocate(table, budget_s, number, task)
 
         rounds = run.config.rounds
-        return run_loop(table, speedup, allocate, measure, most_rounds=rounds, accepted=accepted, on_round=show)
+        return run_loop(table, speedup, allocate, measure, nearby, most_rounds=rounds, accepted=accepted, on_round=show)

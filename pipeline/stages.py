@@ -28,6 +28,7 @@ from pipeline.files import write_atomically
 from pipeline.first_look import first_look
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
+from pipeline.nncf_int8 import nncf_version
 from pipeline.parity import INT8_TOLERANCE, TOLERANCE, check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
 from pipeline.probing import probe_runtimes
@@ -270,7 +271,7 @@ def compare_stage(run: Run) -> None:
         return
     path = run.folder.file("comparison.json")
     corrected = file_digest(run.folder.file("corrected.safetensors"))
-    key = digest("compare", run.host_key, corrected, run.table_key(), run.config.correction_passes)
+    key = digest("compare", run.host_key, corrected, run.table_key(), run.config.correction_passes, nncf_version())
     run.folder.stage(
         "compare", key, [path.name], lambda: write_json(path, compare_with_baselines(run, database_key(run)))
     )

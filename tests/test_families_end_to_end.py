@@ -68,7 +68,11 @@ def test_plain_int8_stands_beside_the_plan(finished: Path) -> None:
     rows = {row["allocator"]: row for row in json.loads((finished / "comparison.json").read_text())["rows"]}
     assert rows["plain int8"]["accuracy"] > 0.9
     assert rows["plain int8"]["measured_speedup"] > 0
-    assert "plain int8" in (finished / "report.html").read_text()
+    assert rows["nncf int8"]["accuracy"] > 0.9
+    assert rows["nncf int8"]["measured_speedup"] > 0
+    report = (finished / "report.html").read_text()
+    assert "plain int8" in report
+    assert "nncf int8" in report
 
 
 def test_the_envelope_has_other_input_sizes_while_the_run_folder_is_there(finished: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from reports.document import NextStep
 from reports.formatting import percent, plain, points, requested, speedup
-from reports.records import ComparisonFile, LatencyTableFile, Run, TrainingFile
+from reports.records import ComparisonFile, ComparisonRow, LatencyTableFile, Run, TrainingFile
 from reports.samples import ratio
 from reports.sections.environment import command_text
 from reports.sections.limits import fastest_speedup, gains_nowhere, holds_request, out_of_reach, what_binds
@@ -15,6 +15,8 @@ LARGE_DROP = 0.01
 DEFAULT_EPOCHS = 6
 LEAST = 1.1
 """A smaller speedup is not worth asking for."""
+QUANTISER = "nncf int8"
+"""How the row of a comparison begins that needed no search."""
 OPTIONAL = {ComparisonFile.FILE, TrainingFile.FILE}
 """Files that a finished run need not have."""
 
@@ -66,9 +68,26 @@ def next_steps(run: Run) -> tuple[NextStep, ...]:
                 f"Deploy it, or ask for more than {speedup(_break_even(run))} over the baseline.",
             )
         )
+    steps += [_take_int8_alone(row) for row in run.comparison.rows if _is_better_int8(run, row)]
     if _accuracy_fell(run):
         steps.append(_win_accuracy_back(run))
     return tuple(steps)
+
+
+def _is_better_int8(run: Run, row: ComparisonRow) -> bool:
+    """Whether what a quantiser makes of the whole network is as fast and as accurate as what is certified."""
+    ours, accuracy = run.certificate.measured_speedup, run.certificate.accuracy.compressed
+    if ours is None or accuracy is None or row.measured_speedup is None or row.accuracy is None:
+        return False
+    return row.allocator.startswith(QUANTISER) and row.measured_speedup >= ours and row.accuracy >= accuracy
+
+
+def _take_int8_alone(row: ComparisonRow) -> NextStep:
+    return NextStep(
+        "Consider int8 alone",
+        f"{row.allocator} gives {speedup(row.measured_speedup)} at {percent(row.accuracy, 2)}, without a search: no "
+        "less on both counts. Ask for more than that here, or deploy what nncf makes.",
+    )
 
 
 def _break_even(run: Run) -> float | None:

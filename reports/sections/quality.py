@@ -37,7 +37,7 @@ def accuracy_section(run: Run) -> Section:
         parts += [*_comparison_chart(comparison), _comparison_table(comparison.rows)]
     else:
         text.append(absent("The plan against plain ones", comparison.FILE, run.absent))
-    text += [f"No {name} plan at the same measured latency: {why}" for name, why in comparison.unreachable.items()]
+    text += [f"No {name} to compare with: {why}" for name, why in comparison.unreachable.items()]
     return Section("accuracy", "Accuracy", tuple(text), tuple(parts))
 
 

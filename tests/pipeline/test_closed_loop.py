@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.closed_loop import ACCEPTED, LoopResult, Proposal, run_loop
+from pipeline.closed_loop import ACCEPTED, REFITS, LoopResult, Proposal, run_loop
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement, fit_latency_table
@@ -28,16 +28,17 @@ def allocate(table: LatencyTable, budget_s: float, number: int) -> Proposal:
     return Proposal(tuple(int(level) for level in choice), loss=None)
 
 
-def measure(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
+def measure(_: LatencyTable, choice: Choice) -> PlanMeasurement:
+    return PlanMeasurement(choice, relative(choice), 6.0, "solved")
+
+
+def nearby(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
     rng = np.random.default_rng(hash(choice) % 2**32)
-    near = neighbours(table, choice, 4, rng)
-    return [PlanMeasurement(choice, relative(choice), 6.0, "solved")] + [
-        PlanMeasurement(plan, relative(plan), 2.0, "neighbour") for plan in near
-    ]
+    return [PlanMeasurement(plan, relative(plan), 2.0, "neighbour") for plan in neighbours(table, choice, 4, rng)]
 
 
 def loop(table: LatencyTable, speedup: float) -> LoopResult:
-    return run_loop(table, speedup, allocate, measure)
+    return run_loop(table, speedup, allocate, measure, nearby)
 
 
 @pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0, 4.0])
@@ -76,6 +77,18 @@ def test_the_same_measurements_give_the_same_plan() -> None:
 
 def test_rounds_are_told_as_they_end() -> None:
     seen: list[int] = []
-    run_loop(first_table(plans=40), 2.0, allocate, measure, on_round=lambda turn: seen.append(turn.number))
+    run_loop(first_table(plans=40), 2.0, allocate, measure, nearby, on_round=lambda turn: seen.append(turn.number))
     assert seen == list(range(len(seen)))
     assert seen
+
+
+def test_plans_near_the_last_one_are_not_measured() -> None:
+    asked: list[Choice] = []
+
+    def count(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
+        asked.append(choice)
+        return nearby(table, choice)
+
+    found = run_loop(first_table(plans=40, bias=0.8), 3.0, allocate, measure, count)
+    assert len(found.rounds) > 1
+    assert asked == [turn.choice for turn in found.rounds[:-1]][:REFITS]

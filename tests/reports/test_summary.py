@@ -313,10 +313,20 @@ def test_the_table_that_the_closed_loop_corrected_is_shown(files: Files, folder_
     assert "6.12 ms" in table(build_summary(folder_of(files)), "Levels").caption
 
 
+def test_int8_alone_is_advised_where_it_is_as_fast_and_as_accurate(files: Files, folder_of: FolderOf) -> None:
+    certificate = files["certificate"]
+    speedup, accuracy = certificate["measured_speedup"], certificate["accuracy"]["compressed"]
+    for faster, better, advised in ((0.1, 0.0, True), (-0.1, 0.01, False), (0.1, -0.01, False)):
+        row = {"allocator": "nncf int8", "measured_speedup": speedup + faster, "accuracy": accuracy + better}
+        files["comparison"] |= {"rows": [row]}
+        found = build_summary(folder_of(files))
+        assert ("deploy what nncf makes" in steps(found)) == advised
+
+
 def test_a_uniform_plan_that_does_not_exist_is_said(files: Files, folder_of: FolderOf) -> None:
     files["comparison"] |= {"rows": files["comparison"]["rows"][:1], "unreachable": {"uniform": "3x is unreachable"}}
     text = section(build_summary(folder_of(files)), "accuracy").text
-    assert "No uniform plan at the same measured latency: 3x is unreachable" in text
+    assert "No uniform to compare with: 3x is unreachable" in text
 
 
 def test_training_that_nobody_asked_for_is_not_missing(files: Files, folder_of: FolderOf) -> None:
