@@ -74,6 +74,9 @@ class RunConfig(BaseModel):
         "spdy", description="what chooses every unit's level"
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
+    channel_criterion: Literal["obs", "l1", "l2", "leverage"] = Field(
+        "obs", description="which channels go, where the family channel is used"
+    )
     solver: Literal["auto", "least-squares", "blocked"] = Field("auto", description="what the other weights become")
     plans: int | None = Field(
         None, ge=12, le=1000, description="plans measured for the latency table; default: 42 to 60, by the shapes"

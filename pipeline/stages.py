@@ -22,6 +22,7 @@ from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
+from pipeline.families.base import Methods
 from pipeline.families.ranges import largest_weight
 from pipeline.families.registry import int8_layers, layer_plans
 from pipeline.files import write_atomically
@@ -133,8 +134,14 @@ def calibrate_stage(run: Run) -> None:
 def database_key(run: Run) -> str:
     """What the database depends on."""
     config = run.config
-    levels = config.levels if run.only_unstructured else [config.levels, run.families]
-    return digest("database", run.model_key, run.calibration.sha256, levels, config.criterion, config.solver)
+    made = [config.criterion, config.solver] if run.only_unstructured else [run.families, methods_of(run).names]
+    return digest("database", run.model_key, run.calibration.sha256, config.levels, *made)
+
+
+def methods_of(run: Run) -> Methods:
+    """What makes the levels of a run."""
+    config = run.config
+    return Methods(config.criterion, config.channel_criterion, config.solver, largest_weight(run.host.isa))
 
 
 def database_stage(run: Run) -> None:
@@ -157,13 +164,7 @@ def database_stage(run: Run) -> None:
                 progress=lambda done, total, name: task.update(done, name, total),
                 plans=None
                 if run.only_unstructured
-                else layer_plans(
-                    run.units,
-                    {unit.name: run.levels_of(unit) for unit in run.units},
-                    config.criterion,
-                    config.solver,
-                    largest_weight(run.host.isa),
-                ),
+                else layer_plans(run.units, {unit.name: run.levels_of(unit) for unit in run.units}, methods_of(run)),
                 compute=run.workers.compute,
             )
 

@@ -50,10 +50,15 @@ Compress = Callable[[Matrix, Matrix], Iterator[Matrix]]
 
 @dataclass(frozen=True, slots=True)
 class UnitPlan:
-    """What a unit's file is to hold: its levels, dense among them, and how their weights are made."""
+    """What a unit's file is to hold: its levels, dense among them, and how their weights are made.
+
+    Args:
+        made_by: names of the methods: a file made by others is made anew.
+    """
 
     levels: Sequence[Level]
     compress: Compress
+    made_by: Sequence[str]
 
 
 class Database:
@@ -147,7 +152,9 @@ def build_database(
     """
     _check_settings(levels, criterion, solver, plans)
     waiting = {unit.members[0]: (unit, _matrix(unit, weights)) for unit in units}
-    plans = plans or {unit.name: UnitPlan(levels, _solved(levels, criterion, solver)) for unit in units}
+    plans = plans or {
+        unit.name: UnitPlan(levels, _solved(levels, criterion, solver), (criterion, solver)) for unit in units
+    }
     missing = list(units)
     with _writing(folder, missing, levels):
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +168,7 @@ def build_database(
         for name, layer in statistics:
             if name in waiting:
                 unit, dense = waiting.pop(name)
-                key = _key(unit, dense, layer.hessian, plans[unit.name].levels, criterion, solver)
+                key = _key(unit, dense, layer.hessian, plans[unit.name])
                 if _is_built(folder / file_name(unit.name), key):
                     finish(unit)
                 else:
@@ -240,8 +247,8 @@ def encode_unit(
     return UnitHeader(unit.name, unit.members[0], key, unit.shape, keys, tuple(errors), relative_errors), tensors
 
 
-def _key(unit: Unit, dense: Matrix, hessian: Matrix, levels: Sequence[Level], criterion: str, solver: str) -> str:
-    settings = [SCHEMA, unit.name, unit.shape, hessian.shape, [level.key for level in levels], criterion, solver]
+def _key(unit: Unit, dense: Matrix, hessian: Matrix, plan: UnitPlan) -> str:
+    settings = [SCHEMA, unit.name, unit.shape, hessian.shape, [level.key for level in plan.levels], *plan.made_by]
     digest = hashlib.sha256(json.dumps(settings).encode())
     digest.update(np.ascontiguousarray(dense).tobytes())
     digest.update(np.ascontiguousarray(hessian).tobytes())

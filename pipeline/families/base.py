@@ -5,12 +5,36 @@ it names; `pipeline.families.int8` is the one there is.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.compression.hessians import Matrix
+from pipeline.families.int8 import LARGEST_WEIGHT
 from pipeline.graph import ExportedGraph
 from pipeline.models.base import Unit
 from targets.levels import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """How levels are made, by the names of flags.
+
+    Args:
+        criterion: which single weights go.
+        channel_criterion: which channels go.
+        solver: what the weights that stay become.
+        largest_weight: steps of a weight in int8, fewer where the CPU's sums overflow.
+    """
+
+    criterion: str = "obs"
+    channel_criterion: str = "obs"
+    solver: str = "auto"
+    largest_weight: int = LARGEST_WEIGHT
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, for the key of what they make."""
+        return (self.criterion, self.channel_criterion, self.solver, str(self.largest_weight))
 
 
 class Family(Protocol):
@@ -35,8 +59,7 @@ class Family(Protocol):
         hessian: Matrix,
         dense: Matrix,
         levels: Sequence[Level],
-        criterion: str,
-        solver: str,
+        methods: Methods,
     ) -> Iterator[Matrix]:
         """Weights [rows, d] of a layer at each of its levels, zeros where something is gone.
 

@@ -5,18 +5,23 @@ reader's columns gives the same function as removing the channels, so that datab
 and only exported graphs are really smaller.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.compression.hessians import Matrix, invertible
+from pipeline.families.base import Methods
 from pipeline.graph import ExportedGraph
 from pipeline.models.base import Cut, Unit
 from targets.levels import Level
 
 MOST_LEVELS = 12
 """Levels of a width at most; cost is smooth in the width, so that finer steps buy little."""
+Groups = NDArray[np.int64]
+"""[groups, columns a group] columns of the reader's weight matrix that belong to every group of channels."""
+Chosen = NDArray[np.int64]
+"""Numbers of the groups that go."""
 SWEEPS = 128
 """Steps in which the channels of a width are removed at most; several go in one step where there are more."""
 
@@ -48,17 +53,15 @@ class Channel:
         hessian: Matrix,
         dense: Matrix,
         levels: Sequence[Level],
-        criterion: str,
-        solver: str,  # noqa: ARG002 - least squares is the only one
+        methods: Methods,
     ) -> Iterator[Matrix]:
-        """The channels that cost least go, and the others take over by least squares."""
+        """The channels that the criterion rates lowest go, and the others take over by least squares."""
         cut = next(cut for cut in unit.cuts if cut.consumer == layer.name)
         inputs = inputs_of(cut, dense.shape[1])
-        fewest = min(kept_count(cut, level.amount) for level in levels)
-        gone = removal_order(hessian, dense, inputs, len(inputs) - fewest, criterion)
+        counts = [len(inputs) - kept_count(cut, level.amount) for level in levels]
         solvable = invertible(hessian)
-        for level in levels:
-            stays = np.setdiff1d(np.arange(len(inputs)), gone[: len(inputs) - kept_count(cut, level.amount)])
+        for gone in CHANNEL_CRITERIA[methods.channel_criterion](hessian, dense, inputs, counts):
+            stays = np.setdiff1d(np.arange(len(inputs)), gone)
             yield least_squares(solvable, dense, np.sort(inputs[stays].ravel()))
 
     def finish(self, graph: ExportedGraph, unit: Unit, level: Level) -> None:
@@ -79,44 +82,72 @@ def kept_count(cut: Cut, amount: float) -> int:
     return cut.step * max(1, round(cut.count * (1 - amount) / cut.step))
 
 
-def inputs_of(cut: Cut, columns: int) -> NDArray[np.int64]:
-    """[count, columns a group] columns of the reader's weight matrix that belong to every group of channels."""
+def inputs_of(cut: Cut, columns: int) -> Groups:
+    """The groups of a cut whose reader's weight matrix has so many columns."""
     return np.arange(columns).reshape(cut.count, -1)
 
 
-def removal_order(
-    hessian: Matrix, dense: Matrix, inputs: NDArray[np.int64], count: int, criterion: str
-) -> NDArray[np.int64]:
-    """The first ``count`` groups of columns to go.
+def by_obs(hessian: Matrix, dense: Matrix, inputs: Groups, counts: Sequence[int]) -> list[Chosen]:
+    """What costs least after the others have adapted goes, step by step, and the rest is updated.
 
-    ``obs`` removes what costs least after the others have adapted, and updates the rest: for columns G of the weight W
-    the cost is ½ tr(W_G [H⁻¹]_GG⁻¹ W_Gᵀ) (Hassibi & Stork 1993; for structures Kurtic et al. 2023, ZipLM, equation 3).
-    ``magnitude`` removes the groups whose weights have the smallest sum of squares.
+    For columns G of the weight W the cost is ½ tr(W_G [H⁻¹]_GG⁻¹ W_Gᵀ) (Hassibi & Stork 1993; for structures Kurtic et
+    al. 2023, ZipLM, equation 3).
 
     Args:
         hessian: [d, d].
         dense: [rows, d].
         inputs: [groups, columns a group].
-        count: groups to remove.
-        criterion: ``obs`` or ``magnitude``.
+        counts: groups to remove at each level.
     """
-    if criterion == "magnitude":
-        return np.argsort(np.square(dense[:, inputs]).sum(axis=(0, 2)), kind="stable")[:count]
     inverse, weight = np.linalg.inv(invertible(hessian)), dense.copy()
     left, gone = np.arange(len(inputs)), np.empty(0, np.int64)
-    while len(gone) < count:
+    while len(gone) < max(counts):
         columns = inputs[left]
         blocks = inverse[columns[:, :, None], columns[:, None, :]]
         theirs = weight[:, columns].transpose(1, 2, 0)
         costs = np.einsum("gcr,gcr->g", theirs, np.linalg.solve(blocks, theirs))
-        step = min(count - len(gone), -(-len(inputs) // SWEEPS))
+        step = min(max(counts) - len(gone), -(-len(inputs) // SWEEPS))
         worst = np.argsort(costs, kind="stable")[:step]
         out = columns[worst].ravel()
         update = np.linalg.solve(inverse[np.ix_(out, out)], inverse[out])
         weight -= weight[:, out] @ update
         inverse -= inverse[:, out] @ update
         gone, left = np.append(gone, left[worst]), np.delete(left, worst)
-    return gone
+    return [gone[:count] for count in counts]
+
+
+def by_norm(power: int, dense: Matrix, inputs: Groups, counts: Sequence[int]) -> list[Chosen]:
+    """Groups whose weights have the smallest sum of magnitudes (Li et al. 2016) or of squares (He et al. 2018) go."""
+    strength = (np.abs(dense[:, inputs]) ** power).sum(axis=(0, 2))
+    return [np.argsort(strength, kind="stable")[:count] for count in counts]
+
+
+def by_leverage(hessian: Matrix, inputs: Groups, counts: Sequence[int]) -> list[Chosen]:
+    """Groups with the smallest leverage on the inputs' leading directions go, whatever their weights.
+
+    With the k leading eigenvectors V of H, as many as columns are kept, a column's leverage is ψ = ‖V[column]‖²; all
+    of them sum to k (column subset selection; Hou et al. 2022, CHEX, section 3.1). Other than by cost, fewer channels
+    need not be a part of more.
+    """
+    vectors = np.linalg.eigh(hessian)[1]
+    kept_columns = [(len(inputs) - count) * inputs.shape[1] for count in counts]
+    rated = [leverages(vectors, columns)[inputs].sum(axis=1) for columns in kept_columns]
+    return [np.argsort(leverage, kind="stable")[:count] for leverage, count in zip(rated, counts, strict=True)]
+
+
+def leverages(vectors: Matrix, rank: int) -> NDArray[np.float64]:
+    """[d] squared length of every row of the last ``rank`` eigenvectors [d, d], those of the largest eigenvalues."""
+    found: NDArray[np.float64] = np.square(vectors[:, vectors.shape[1] - rank :]).sum(axis=1)
+    return found
+
+
+CHANNEL_CRITERIA: dict[str, Callable[[Matrix, Matrix, Groups, Sequence[int]], list[Chosen]]] = {
+    "obs": by_obs,
+    "l1": lambda _, dense, inputs, counts: by_norm(1, dense, inputs, counts),
+    "l2": lambda _, dense, inputs, counts: by_norm(2, dense, inputs, counts),
+    "leverage": lambda hessian, _, inputs, counts: by_leverage(hessian, inputs, counts),
+}
+"""Name → the groups that go at each level, from Hessian, dense weights, the groups' columns, and how many are to go."""
 
 
 def least_squares(hessian: Matrix, dense: Matrix, kept: NDArray[np.int64]) -> Matrix:

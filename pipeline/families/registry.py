@@ -7,9 +7,9 @@ from itertools import groupby
 
 from pipeline.compression.database import UnitPlan
 from pipeline.compression.hessians import Matrix
-from pipeline.families.base import Family
+from pipeline.families.base import Family, Methods
 from pipeline.families.channel import Channel
-from pipeline.families.int8 import LARGEST_WEIGHT, PRECISION, Ranges, quantise, rounded
+from pipeline.families.int8 import PRECISION, Ranges, quantise, rounded
 from pipeline.families.unstructured import Unstructured
 from pipeline.graph import ExportedGraph
 from pipeline.models.base import Block, Unit
@@ -81,24 +81,20 @@ def int8_layers(units: Sequence[Unit], plan: Mapping[str, Level]) -> list[str]:
 def layer_plans(
     units: Sequence[Unit],
     levels: Mapping[str, Sequence[Level]],
-    criterion: str,
-    solver: str,
-    largest_weight: int = LARGEST_WEIGHT,
+    methods: Methods,
 ) -> dict[str, UnitPlan]:
     """What the database is to hold for every layer.
 
     Args:
         units: to compress.
         levels: unit → its levels, dense first.
-        criterion: which weights go.
-        solver: what the others become.
-        largest_weight: steps of a weight in int8.
+        methods: that make them.
     """
     plans = {}
     for unit in units:
         for layer in unit.layers:
             own = tuple(dict.fromkeys(_layer_level(unit, layer.name, level) for level in levels[unit.name]))
-            plans[layer.name] = UnitPlan(own, partial(_compress, unit, layer, own, criterion, solver, largest_weight))
+            plans[layer.name] = UnitPlan(own, partial(_compress, unit, layer, own, methods), methods.names)
     return plans
 
 
@@ -106,9 +102,7 @@ def _compress(
     unit: Unit,
     layer: Unit,
     levels: Sequence[Level],
-    criterion: str,
-    solver: str,
-    largest_weight: int,
+    methods: Methods,
     hessian: Matrix,
     dense: Matrix,
 ) -> Iterator[Matrix]:
@@ -117,14 +111,12 @@ def _compress(
         wanted = list(group)
         plain = list(dict.fromkeys(replace(level, precision="fp32") for level in wanted))
         found = (
-            FAMILIES[name].compress(unit, layer, hessian, dense, plain, criterion, solver)
-            if name != "dense"
-            else iter([dense])
+            FAMILIES[name].compress(unit, layer, hessian, dense, plain, methods) if name != "dense" else iter([dense])
         )
         for level, weight in zip(plain, found, strict=True):
             for own in wanted:
                 if own.amount == level.amount and own != DENSE:
-                    yield weight if own.precision == "fp32" else rounded(weight, largest_weight)
+                    yield weight if own.precision == "fp32" else rounded(weight, methods.largest_weight)
 
 
 def finish(

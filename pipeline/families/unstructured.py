@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pipeline.compression.criteria import CRITERIA
 from pipeline.compression.hessians import Matrix
 from pipeline.compression.solvers import SOLVERS
+from pipeline.families.base import Methods
 from pipeline.graph import ExportedGraph
 from pipeline.models.base import Unit
 from targets.levels import DENSE, Level, sparsity_grid
@@ -30,12 +31,13 @@ class Unstructured:
         hessian: Matrix,
         dense: Matrix,
         levels: Sequence[Level],
-        criterion: str,
-        solver: str,
+        methods: Methods,
     ) -> Iterator[Matrix]:
         """By the criterion's ranking and the solver."""
         levels = [level for level in levels if level != DENSE]
-        yield from SOLVERS[solver](hessian, dense, [level.amount for level in levels], CRITERIA[criterion])
+        yield from SOLVERS[methods.solver](
+            hessian, dense, [level.amount for level in levels], CRITERIA[methods.criterion]
+        )
 
     def finish(self, graph: ExportedGraph, unit: Unit, level: Level) -> None:
         """Nothing: zeros stay where they are."""

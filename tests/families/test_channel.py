@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from pipeline.compression.hessians import reconstruction_error
-from pipeline.families.channel import Channel, inputs_of, kept_count, least_squares, removal_order
+from pipeline.families.channel import (
+    CHANNEL_CRITERIA,
+    Channel,
+    by_norm,
+    by_obs,
+    inputs_of,
+    kept_count,
+    least_squares,
+    leverages,
+)
 from pipeline.families.registry import layer_levels
 from pipeline.graph import ExportedGraph
 from pipeline.models.base import Cut, Unit
@@ -34,11 +43,12 @@ def test_the_first_group_to_go_is_the_one_that_brute_force_finds(seed: int) -> N
     for gone in range(6):
         kept = np.delete(groups, gone, axis=0).ravel()
         errors.append(reconstruction_error(hessian, weight, least_squares(hessian, weight, kept)))
-    assert removal_order(hessian, weight, groups, 1, "obs")[0] == np.argmin(errors)
+    (gone,) = by_obs(hessian, weight, groups, [1])
+    assert gone.tolist() == [np.argmin(errors)]
 
 
-def test_greedy_removal_is_near_the_best_of_all_choices_and_better_than_magnitude() -> None:
-    found: dict[str, list[float]] = {"obs": [], "magnitude": []}
+def test_greedy_removal_is_near_the_best_of_all_choices_and_better_than_any_other_criterion() -> None:
+    found: dict[str, list[float]] = {name: [] for name in CHANNEL_CRITERIA}
     for seed in range(8):
         hessian, weight = problem(seed)
         groups = inputs_of(CUT, 12)
@@ -49,9 +59,36 @@ def test_greedy_removal_is_near_the_best_of_all_choices_and_better_than_magnitud
 
         best = min(error(np.array(gone)) for gone in combinations(range(6), 3))
         for criterion, ratios in found.items():
-            ratios.append(error(removal_order(hessian, weight, groups, 3, criterion)) / best)
+            (gone,) = CHANNEL_CRITERIA[criterion](hessian, weight, groups, [3])
+            ratios.append(error(gone) / best)
     assert np.median(found["obs"]) < 1.2
-    assert np.mean(found["obs"]) < np.mean(found["magnitude"])
+    assert np.mean(found["obs"]) < min(np.mean(ratios) for name, ratios in found.items() if name != "obs")
+
+
+@pytest.mark.parametrize("criterion", CHANNEL_CRITERIA)
+def test_as_many_channels_go_as_are_asked_for(criterion: str) -> None:
+    found = CHANNEL_CRITERIA[criterion](*problem(0), inputs_of(CUT, 12), [0, 2, 5])
+    assert [len(set(gone.tolist())) for gone in found] == [0, 2, 5]
+
+
+def test_norms_are_those_of_the_papers() -> None:
+    weight = np.array([[3.0, 0, 2, 2]])
+    groups = np.array([[0, 1], [2, 3]])
+    assert by_norm(1, weight, groups, [1])[0] == [0]  # 3 < 4
+    assert by_norm(2, weight, groups, [1])[0] == [1]  # 8 < 9
+
+
+def test_leverages_sum_to_the_rank_and_are_all_one_at_full_rank() -> None:
+    vectors = np.linalg.eigh(problem(0)[0])[1]
+    for rank in range(13):
+        assert leverages(vectors, rank).sum() == pytest.approx(rank)
+    np.testing.assert_allclose(leverages(vectors, 12), 1)
+
+
+def test_a_channel_that_is_never_active_has_no_leverage_and_goes_first() -> None:
+    hessian, weight = problem(3)
+    hessian[4:6], hessian[:, 4:6] = 0, 0
+    assert CHANNEL_CRITERIA["leverage"](hessian, weight, inputs_of(CUT, 12), [1])[0] == [2]
 
 
 def test_least_squares_is_a_minimum_over_the_kept_columns() -> None:
