@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.search.budget_dp import InfeasibleBudget
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
+from profilers.table_fit import refit
 from targets.errors import SpeedupError
 
 MARGIN = 0.028
@@ -100,7 +101,7 @@ def run_loop(
             on_round(this)
         is_over = least <= this.measured_speedup / speedup - 1 <= most or _goes_in_circles(rounds)
         if number < REFITS:
-            table = table.refit([measured, *([] if is_over else nearby(table, proposal.choice))])
+            table = refit(table, [measured, *([] if is_over else nearby(table, proposal.choice))])
         correction = measured.relative * table.dense_s / table.predict(proposal.choice)
         if is_over:
             break

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.context import Run
-from profilers.latency_table import Choice, LatencyTable, PlanMeasurement, fit_latency_table
+from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
+from profilers.table_fit import fit_latency_table
 from targets.errors import RuntimeMissingError
 
 SPARSITIES = (0.9, 0.95, 1.0)

@@ -46,10 +46,11 @@ class PlanBench:
     Args:
         run: whose network, target and folder these are.
         plan_processes: that measure each plan of a table.
+        check_processes: that measure a solved plan.
     """
 
-    def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES) -> None:
-        self._run, self._plan_processes = run, plan_processes
+    def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES, check_processes: int = CHECK_PROCESSES) -> None:
+        self._run, self._plan_processes, self._check_processes = run, plan_processes, check_processes
         key = digest("plans, several processes each", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file(LOG), key)
         for row in self._log.values():
@@ -79,7 +80,7 @@ class PlanBench:
             RuntimeMissingError: it failed in every process.
         """
         name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
-        names = [f"{process}:{name}" for process in range(CHECK_PROCESSES)]
+        names = [f"{process}:{name}" for process in range(self._check_processes)]
         with self._folder() as folder:
             path = Path(folder, "solved.onnx")
             self._run.patcher.write_masks(masks, path, self._run.plan_of(choice))
@@ -92,8 +93,8 @@ class PlanBench:
         found = self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)
         if found is None:
             raise RuntimeMissingError(
-                f"{self._run.bench.runtime.name} failed on the solved plan in every one of {CHECK_PROCESSES} "
-                "processes: try another --seed, or another --runtime."
+                f"{self._run.bench.runtime.name} failed on the solved plan in every one of "
+                f"{self._check_processes} processes: try another --seed, or another --runtime."
             )
         return found
 

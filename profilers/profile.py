@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from profilers.latency_table import LEAST_SHARE, Choice, LatencyTable, PlanMeasurement, TableUnit, fit_latency_table
+from profilers.latency_table import LEAST_SHARE, Choice, LatencyTable, PlanMeasurement, TableUnit
+from profilers.table_fit import fit_latency_table
 from targets.errors import RuntimeMissingError
 from targets.levels import Level
 

@@ -6,8 +6,9 @@ import pytest
 from pipeline.closed_loop import ACCEPTED, REFITS, LoopResult, Proposal, run_loop
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
-from profilers.latency_table import Choice, LatencyTable, PlanMeasurement, fit_latency_table
+from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
 from profilers.profile import anchor_plans, neighbours, random_plan
+from profilers.table_fit import fit_latency_table
 from targets.errors import SpeedupError
 from tests.profilers.simulated import LEVELS, relative, units
 

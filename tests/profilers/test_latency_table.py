@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profilers.latency_table import LatencyTable, PlanMeasurement, TableUnit, count_borders, fit_latency_table
+from profilers.latency_table import LatencyTable, PlanMeasurement, TableUnit, count_borders
 from profilers.profile import (
     PlanCounts,
     anchor_plans,
@@ -17,6 +17,7 @@ from profilers.profile import (
     profile,
     random_plan,
 )
+from profilers.table_fit import fit_latency_table, refit
 from targets.errors import ArtifactError, RuntimeMissingError
 from tests.profilers.simulated import LEVELS, SimulatedBench, relative, units
 
@@ -91,7 +92,7 @@ def test_a_measurement_corrects_the_table_where_it_was_made() -> None:
     plan = (0, *([30] * 12), 0)
     slower = relative(plan) * 1.1
     before = abs(table.predict(plan) / DENSE_S / slower - 1)
-    after = table.refit([PlanMeasurement(plan, slower, weight=20.0, kind="solved")])
+    after = refit(table, [PlanMeasurement(plan, slower, weight=20.0, kind="solved")])
     assert abs(after.predict(plan) / DENSE_S / slower - 1) < before / 2
 
 

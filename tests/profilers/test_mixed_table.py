@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from profilers.latency_table import Choice, LatencyTable, PlanMeasurement, TableUnit, count_borders, fit_latency_table
+from profilers.latency_table import Choice, LatencyTable, PlanMeasurement, TableUnit, count_borders
 from profilers.profile import anchor_plans, cheapest, neighbours, random_plan, uniform_plan
+from profilers.table_fit import fit_latency_table
 from targets.levels import DENSE, Level
 
 AMOUNTS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
