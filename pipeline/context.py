@@ -108,6 +108,11 @@ class Run:
         """The dense network in eval mode; never changed."""
         return self.adapter.load(self.config.weights, self.splits)
 
+    @cached_property
+    def dense_accuracy(self) -> float:
+        """The metric of the dense network on the held-out split."""
+        return self.adapter.evaluate(self.predict(self.dense), self.splits).value
+
     def copy_of_dense(self) -> nn.Module:
         """A network of its own with the dense weights."""
         return copy.deepcopy(self.dense)
@@ -247,13 +252,11 @@ class Run:
         if self.config.latency_table:
             LatencyTable.load(self.config.latency_table)
         floor = self.config.min_accuracy
-        if floor is not None:
-            dense = 100 * self.adapter.evaluate(self.predict(self.dense), self.splits).value
-            if dense < floor:
-                raise ConfigError(
-                    f"--min-accuracy {floor:g} is above the dense network's {self.adapter.metric}, {dense:.2f}%. "
-                    "Ask for less than that, or give better --weights."
-                )
+        if floor is not None and 100 * self.dense_accuracy < floor:
+            raise ConfigError(
+                f"--min-accuracy {floor:g} is above the dense network's {self.adapter.metric}, "
+                f"{self.dense_accuracy:.2%}. Ask for less than that, or give better --weights."
+            )
 
     def network(self, checkpoint: Path) -> nn.Module:
         """The network with the weights of a checkpoint of this run, in eval mode.

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.context import Run
+from pipeline.floors import is_too_low
 from pipeline.frontier import find_frontier
 from pipeline.probing import forget_probes
 from pipeline.provenance.signing import load_private_key
@@ -99,8 +100,7 @@ def outcome(run: Run, last: str) -> dict[str, Any]:
     accuracy = certificate["accuracy"]
     drop_points = -100 * accuracy["difference"]
     most, floor = run.config.max_drop, run.config.min_accuracy
-    too_low = (most is not None and drop_points > most) or (floor is not None and 100 * accuracy["compressed"] < floor)
-    if certificate["status"] == CERTIFIED and too_low:
+    if certificate["status"] == CERTIFIED and is_too_low(run.config, accuracy["compressed"], accuracy["dense"]):
         allowed = [f"at most {most:g} were allowed"] if most is not None else []
         allowed += [f"{floor:g}% must be held"] if floor is not None else []
         raise AccuracyError(

@@ -1,5 +1,6 @@
-"""What could be had instead: plans at lower speedups, for who lost more accuracy than was allowed."""
+"""What could be had instead: plans at other speedups, slower for who lost too much accuracy, faster for who did not."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pipeline.context import Run
 from pipeline.plan import coefficients_of, load_plan
 from pipeline.recovery import corrected_network
 from pipeline.run_folder import write_json
+from pipeline.search.budget_dp import InfeasibleBudget
 from pipeline.searching import Searcher
 from profilers.latency_table import LatencyTable
 
@@ -18,20 +20,29 @@ POINTS = 5
 
 
 def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
-    """Plans between hardly faster and the request → frontier.json; each with predicted speedup, loss and accuracy.
+    """Plans between hardly faster and the request → frontier.json; see `predicted_plans`."""
+    rows = predicted_plans(run, database_key, np.geomspace(SLOWEST, run.goal, POINTS)[:-1].tolist())
+    write_json(run.folder.file("frontier.json"), {"schema": 1, "rows": rows})
+    return rows
+
+
+def predicted_plans(run: Run, database_key: str, speedups: Sequence[float]) -> list[dict[str, Any]]:
+    """Plans at other speedups than the run's: what is predicted of each, its loss and its accuracy.
 
     They come from the corrected latency table and the sensitivities that the search learned, are corrected as the
-    run's own plan is, and are not measured.
+    run's own plan is, and are not measured. Speedups that the table knows no plan for are left out.
     """
     _, record = load_plan(run.folder.file("plan.json"), run.units)
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
     database = Database(run.folder.file("database"))
     searcher = Searcher(run, database, run.config.allocator, database_key, coefficients_of(record))
     rows = []
-    for speedup in np.geomspace(SLOWEST, run.goal, POINTS)[:-1]:
-        proposal = searcher.allocate(table, table.dense_s / speedup, REFITS)
+    for speedup in speedups:
+        try:
+            proposal = searcher.allocate(table, table.dense_s / speedup, REFITS)
+        except InfeasibleBudget:
+            continue
         _, corrected = corrected_network(run, run.plan_of(proposal.choice))
         predicted = table.speedup(proposal.choice)
         rows.append({"speedup": predicted, "loss": proposal.loss, "accuracy": corrected["accuracy"]})
-    write_json(run.folder.file("frontier.json"), {"schema": 1, "rows": rows})
     return rows

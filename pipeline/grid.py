@@ -1,6 +1,5 @@
 """Several ways to make a network as fast, side by side: one run a combination, each brought to its measured latency."""
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,20 +8,11 @@ from typing import Any
 from pipeline.config import RunConfig, check_same
 from pipeline.context import Run
 from pipeline.execution import execute
-from pipeline.measuring import LOG as MEASUREMENTS
 from pipeline.plan import load_plan, sparsity_of
 from pipeline.run_folder import RunFolder, read_json
 from pipeline.setup import open_folder
+from pipeline.sharing import share
 from targets.errors import SpeedupError
-
-SHARED = {
-    "probe": ["capability.json"],
-    "dense": ["dense.onnx"],
-    "profile": ["latency_table.json"],
-    "calibrate": ["calibration.json"],
-    "database": ["database"],
-}
-"""What combinations share where it was made from the same settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +95,10 @@ def compare_combinations(
 
 def _share(combination: Combination, own: RunFolder, other: Combination, earlier: RunFolder) -> None:
     """Take over what an earlier combination made with the same settings, and every measurement."""
-    log, found = own.file(MEASUREMENTS), earlier.file(MEASUREMENTS)
-    if found.exists() and not log.exists():
-        shutil.copy2(found, log)
     stages = ["probe", "dense", "calibrate"]
     stages += ["profile"] * (combination.speedup == other.speedup)
     same_weights = (combination.criterion, combination.solver) == (other.criterion, other.solver)
-    stages += ["database"] * same_weights
-    for stage in stages:
-        own.take_over(earlier, stage, SHARED[stage])
+    share(own, earlier, stages + ["database"] * same_weights)
 
 
 def _row(combination: Combination, run: Run) -> GridRow:

@@ -46,11 +46,11 @@ class PlanBench:
     Args:
         run: whose network, target and folder these are.
         plan_processes: that measure each plan of a table.
-        check_processes: that measure a solved plan.
+        check_processes: that measure a solved plan; None for as many as a certificate needs to agree with it.
     """
 
-    def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES, check_processes: int = CHECK_PROCESSES) -> None:
-        self._run, self._plan_processes, self._check_processes = run, plan_processes, check_processes
+    def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES, check_processes: int | None = None) -> None:
+        self._run, self._plan_processes, self._check_processes = run, plan_processes, check_processes or CHECK_PROCESSES
         key = digest("plans, several processes each", run.host_key, run.model_key, [level.key for level in run.levels])
         self._log = Log(run.folder.file(LOG), key)
         for row in self._log.values():

@@ -15,7 +15,7 @@ from pipeline.console import Task
 from pipeline.context import Run
 from pipeline.evaluation import CandidateLosses, Candidates, outputs_of
 from pipeline.families.registry import layer_levels
-from pipeline.measuring import CHECK_PROCESSES, PlanBench
+from pipeline.measuring import PlanBench
 from pipeline.models.base import Unit
 from pipeline.run_folder import Log, digest
 from pipeline.search.allocators import ALLOCATORS, Problem
@@ -187,13 +187,13 @@ def solve_in_loop(
     speedup: float,
     say: Callable[[str], None],
     accepted: tuple[float, float] | None = None,
-    processes: int = CHECK_PROCESSES,
+    processes: int | None = None,
 ) -> LoopResult:
     """The plan whose measured speedup is the requested one, found by closing the loop around one searcher.
 
     Args:
         accepted: see `run_loop`.
-        processes: that measure each of its plans.
+        processes: that measure each of its plans, see `PlanBench`.
 
     Raises:
         SpeedupError: no plan is that fast.

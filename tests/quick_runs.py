@@ -20,10 +20,15 @@ SETTINGS = (
 
 def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer processes and rounds, and the first plan is taken: what runs is the same, what it finds is rough."""
-    for name in ("DENSE_PROCESSES", "CHECK_PROCESSES"):
-        monkeypatch.setattr(f"pipeline.measuring.{name}", 2)
-    for name in ("PROFILE", "CHECK"):
-        monkeypatch.setattr(f"pipeline.measuring.{name}", QUICK)
+    for name in (
+        "measuring.DENSE_PROCESSES",
+        "measuring.CHECK_PROCESSES",
+        "comparing.PROCESSES",
+        "nncf_int8.PROCESSES",
+    ):
+        monkeypatch.setattr(f"pipeline.{name}", 2)
+    for name in ("measuring.PROFILE", "measuring.CHECK", "nncf_int8.EFFORT"):
+        monkeypatch.setattr(f"pipeline.{name}", QUICK)
     for name in ("closed_loop.ACCEPTED", "comparing.FAST_ENOUGH"):
         monkeypatch.setattr(f"pipeline.{name}", (-1.0, 100.0))
     little = partial(Protocol, processes=2, most_processes=2, null_processes=2, effort=QUICK)

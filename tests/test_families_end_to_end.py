@@ -16,6 +16,7 @@ from pipeline.run_folder import RunFolder, read_json, write_json
 from pipeline.setup import open_folder, prepare
 from pipeline.stages import probe_stage
 from targets.errors import AccuracyError
+from targets.registry import get_runtime
 from tests.quick_runs import measure_little, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -73,6 +74,30 @@ def test_plain_int8_stands_beside_the_plan(finished: Path) -> None:
     report = (finished / "report.html").read_text()
     assert "plain int8" in report
     assert "nncf int8" in report
+
+
+def test_with_a_floor_every_runtime_goes_as_fast_as_it_holds_and_the_fastest_is_taken(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as only:
+        only.chdir(tmp_path)
+        both = [get_runtime(name) for name in ("openvino", "onnxruntime")]
+        only.setattr("pipeline.choosing.choose_candidates", lambda *_: both)
+        only.setattr("pipeline.choosing.STEPS", 2)
+        settings = (*SETTINGS, "--families", "channel", "--no-compare")
+        code = run("prune", "--runtime", "auto", "--speedup", 1.05, "--min-accuracy", 90, *settings)
+    assert code == 0
+    choice = read_json(tmp_path / "out" / "choice.json")
+    offers = {offer["runtime"]: offer for offer in choice["offers"]}
+    assert set(offers) == {"openvino", "onnxruntime"}
+    taken = offers[choice["taken"]]
+    assert taken["holds"]
+    assert taken["accuracy"] >= 0.9
+    assert taken["latency_s"] == min(offer["latency_s"] for offer in offers.values() if offer["holds"])
+    runtimes = tmp_path / "out" / "runtimes"
+    for name, offer in offers.items():
+        rows = read_json(runtimes / name / "faster.json")["rows"]
+        assert all(row["accuracy"] >= 0.9 and row["speedup"] > 1.05 for row in rows)
+        assert offer["folder"].partition("-")[0] == name
+        assert (runtimes / offer["folder"] / "checkpoint.safetensors").exists()
 
 
 def test_the_envelope_has_other_input_sizes_while_the_run_folder_is_there(finished: Path, tmp_path: Path) -> None:
