@@ -161,7 +161,6 @@ def _judged(
         "accuracy": accuracy_of(run, network),
     }
     if run.config.epochs:
-        run.folder.file("training.pt").unlink(missing_ok=True)  # the other side's
         row["accuracy_trained"] = accuracy_of(run, trained_network(run, run.plan_of(found.choice), network))
     return row
 

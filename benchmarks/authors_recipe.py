@@ -27,7 +27,7 @@ from pipeline.console import Task
 from pipeline.context import Run
 from pipeline.evaluation import outputs_of
 from pipeline.models.base import Unit
-from pipeline.recovery import compressed_units
+from pipeline.recovery import compressed_layers
 from pipeline.search.error_models import quadratic
 from pipeline.search.losses import LossMemory, Plan
 from pipeline.search.spdy import Knobs, search
@@ -50,8 +50,9 @@ def adaprune_database(run: Run) -> Database:
     units = [unit for unit in run.units if unit.prunable]
 
     def compute(_: object, tasks: Any) -> Iterator[tuple[str, Any]]:
-        for name, (unit, key, weight, hessian, levels, *_rest) in tasks:
-            yield name, encode_unit(unit, key, weight, hessian, levels, _levels(dense, unit, levels, batches))
+        for name, (unit, key, weight, hessian, plan) in tasks:
+            levels = _levels(dense, unit, plan.levels, batches)
+            yield name, encode_unit(unit, key, weight, hessian, plan.levels, levels)
 
     return build_database(
         units,
@@ -129,7 +130,7 @@ def global_adaprune(run: Run, database: Database, choice: Choice, passes: int = 
     """Their correction after training: Adam on all parameters, then batch norm re-estimated as their OBC code does."""
     network, plan = copy.deepcopy(run.dense), run.plan_of(choice)
     Stitcher(network, database).apply(plan)
-    layers, masks = [unit.name for unit in run.units], nonzero_masks(network, compressed_units(plan))
+    layers, masks = [unit.name for unit in run.units], nonzero_masks(network, compressed_layers(run, plan))
     optimiser = torch.optim.Adam(network.parameters(), lr=GLOBAL_LEARNING_RATE)
     batches = torch.split(torch.from_numpy(run.calibration_inputs), run.adapter.recipe.training_batch)
     with captured(network, layers) as ours, captured(run.dense, layers) as theirs:

@@ -17,9 +17,9 @@ from benchmarks.runs import host_facts, open_run, resnet20, write_result
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
+from pipeline.execution import execute
 from pipeline.plan import load_plan
 from pipeline.recovery import accuracy_of, corrected_network
-from pipeline.stages import execute
 
 LAYERS = ("none", "bias", "sequential")
 

@@ -77,7 +77,7 @@ def collect_statistics(
 
 
 def capture_inputs(model: nn.Module, name: str, batches: Iterable[Tensor]) -> Tensor:
-    """All inputs of one layer [n, ...], as it saw them.
+    """All inputs of one layer [n, ...], as it saw them; where the network pads samples, the real rows [rows, d].
 
     Args:
         model: run in eval mode; unchanged afterwards.
@@ -88,11 +88,12 @@ def capture_inputs(model: nn.Module, name: str, batches: Iterable[Tensor]) -> Te
         DataError: there is no batch or the layer was not reached.
     """
     captured: list[Tensor] = []
+    padding = _Padding(model)
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        captured.append(inputs[0].clone())
+        captured.append(without_padding(inputs[0], padding.real).clone())
 
-    for _ in _run(model, [(model.get_submodule(name), keep)], batches):
+    for _ in _run(model, [(model, padding.hook), (model.get_submodule(name), keep)], batches):
         pass
     if not captured:
         raise DataError(f"Layer {name} saw no data: the network never runs it, or there is no batch")

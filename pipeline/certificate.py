@@ -32,6 +32,8 @@ class Protocol:
         null_processes: those that also time the dense network against itself.
         half_width: relative half width of the interval at which measuring stops.
         budget_s: no new process starts once these seconds have passed, two being the fewest; None for no limit.
+        spread_s: the first ``processes`` start evenly over these seconds. Shared machines change from minute to minute,
+            and the ratio with them: an interval speaks for the time that it was measured in.
     """
 
     processes: int = 12
@@ -39,6 +41,7 @@ class Protocol:
     null_processes: int = 8
     half_width: float = 0.01
     budget_s: float | None = None
+    spread_s: float = 0.0
     confidence: float = 0.95
     effort: Effort = field(default_factory=lambda: Effort(warmups=2, rounds=10, seconds=1.0, compilations=3))
 
@@ -63,6 +66,7 @@ class SpeedupEvidence:
         speedup_all_rounds: over every round.
         processes: every sample.
         counted: those of the compressed network and of dense beside it that count.
+        span_s: seconds from the first process's start to the last one's end.
         disturbed_fraction: of the rounds, those in which the cores were apart or something else had one.
         is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
     """
@@ -74,6 +78,7 @@ class SpeedupEvidence:
     counted: tuple[Process, ...]
     disturbed_fraction: float
     is_disturbed: bool
+    span_s: float = 0.0
 
     @property
     def noise_floor(self) -> float:
@@ -129,9 +134,12 @@ def measure_speedup(
     """
     processes: list[ProcessSamples] = []
     groups = [[Candidate("compressed", compressed)], [Candidate("dense again", dense)]]
-    end = time.monotonic() + (np.inf if protocol.budget_s is None else protocol.budget_s)
+    begun = time.monotonic()
+    end = begun + (np.inf if protocol.budget_s is None else protocol.budget_s)
     while True:
         number = len(processes)
+        due = begun + protocol.spread_s * min(number / max(1, protocol.processes - 1), 1)
+        time.sleep(max(0.0, min(due, end) - time.monotonic()))
         wanted = groups if number < protocol.null_processes else groups[:1]
         measured = bench.measure(Candidate("dense", dense), wanted, seed=seed + number, effort=protocol.effort)
         processes.append(_process_samples([group[0] for group in measured], stated_dense_s))
@@ -141,7 +149,7 @@ def measure_speedup(
         if last or len(processes) >= protocol.processes:
             evidence = evidence_of(processes, protocol, bench.nearest.seconds)
             if last or (evidence.speedup.half_width <= protocol.half_width and not evidence.is_disturbed):
-                return evidence
+                return replace(evidence, span_s=time.monotonic() - begun)
 
 
 def _process_samples(measured: Sequence[Measurement], stated_dense_s: float | None) -> ProcessSamples:
@@ -235,6 +243,7 @@ class Certificate:
 
     Args:
         created: when it was measured, in ISO 8601 with the time zone.
+        span_s: how long the speedup was measured; its interval speaks for the machine as it was then.
         deployment: ``dense`` and ``compressed`` → what each costs in a process of its own; absent is not measured.
         disturbances: what kept the machine from its full speed, in words.
         hidden_costs: name → what makes the compressed network slower than it looks, in words.
@@ -264,6 +273,7 @@ class Certificate:
     versions: Mapping[str, str]
     supported_fraction: float | None
     dense_times: Sequence[Mapping[str, Any]]
+    span_s: float
     file_bytes: Mapping[str, int]
     deployment: Mapping[str, Mapping[str, Any]]
     disturbances: Sequence[str]

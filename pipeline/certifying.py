@@ -36,7 +36,7 @@ def certify_network(run: Run) -> Certificate:
     Raises:
         RuntimeMissingError: a network does not run on the runtime.
     """
-    protocol = Protocol(budget_s=run.config.certify_budget)
+    protocol = Protocol(budget_s=run.config.certify_budget, spread_s=run.config.certify_spread)
     PlanBench(run)  # its log tells the bench how near each other the cores can be
     model = run.folder.file("model.onnx")
     with run.reporter.task("certifying", protocol.most_processes) as task:
@@ -104,6 +104,7 @@ def _certificate(
         versions={**run.host.versions, runtime.name: runtime.version or ""},
         supported_fraction=evidence.supported_fraction,
         dense_times=[{"runtime": t.runtime, "precision": t.precision, "latency_s": t.latency_s} for t in dense_times],
+        span_s=evidence.span_s,
         file_bytes=_file_bytes(run),
         deployment={label: facts.to_json() for label, facts in deployment.items()},
         disturbances=name_disturbances(

@@ -22,7 +22,7 @@ from pipeline.setup import choose_candidates, open_folder, prepare
 from pipeline.sharing import share
 from pipeline.stages import database_key
 from profilers.latency_table import LatencyTable
-from targets.errors import RuntimeMissingError, SpeedupError
+from targets.errors import ConfigError, RuntimeMissingError, SpeedupError
 from targets.target import load_target
 
 FASTER = "faster.json"
@@ -66,12 +66,15 @@ def run_on_best(
     The choice is kept in ``choice.json``.
 
     Raises:
+        ConfigError: settings that hold for a single runtime.
         SpeedupError: no runtime reaches the request; says what binds each.
     """
+    if config.latency_table:
+        raise ConfigError("A --latency-table is one runtime's: name that --runtime instead of auto.")
     target = load_target(config.target, batch_size=config.batch_size, threads=config.threads)
     folder.open(config.model_dump(mode="json"), {"command": sys.argv})
     offers, runs = [], {}
-    for info in choose_candidates(target, config.install, reporter):
+    for info in choose_candidates(target, config, reporter):
         reporter.say(f"what {info.name} can offer:")
         own = config.model_copy(update={"runtime": info.name})
         run = prepare(own, RunFolder(folder.file("runtimes") / info.name), reporter)
@@ -96,12 +99,15 @@ def run_on_best(
 
 
 def _best(offers: Sequence[Offer], by_speed: bool) -> Offer | None:
-    """The fastest offer that holds the floor; where there is no floor or none holds it, that with the lowest loss."""
-    possible = [offer for offer in offers if offer.loss is not None]
+    """The fastest offer that holds the floor; where there is no floor or none holds it, that with the lowest loss.
+
+    Offers whose loss nobody asked for, of allocators that evaluate nothing, are compared by latency.
+    """
+    possible = [offer for offer in offers if offer.latency_s is not None]
     holding = [offer for offer in possible if by_speed and offer.holds]
     if holding:
-        return min(holding, key=lambda offer: offer.latency_s or np.inf)
-    return min(possible, key=lambda offer: offer.loss or 0.0, default=None)
+        return min(holding, key=lambda offer: offer.latency_s or 0.0)
+    return min(possible, key=lambda offer: (offer.loss is None, offer.loss, offer.latency_s), default=None)
 
 
 def _offer(run: Run) -> Offer:
@@ -135,7 +141,7 @@ def _faster(run: Run, offer: Offer) -> tuple[Run, Offer]:
     run.folder.stage("faster", key, [path.name], lambda: write_json(path, {"schema": 1, "rows": _holding(run)}))
     if not (rows := read_json(path)["rows"]):
         return run, offer
-    speedup = round(rows[-1]["speedup"], 2)
+    speedup = round(rows[-1]["speedup"] * config.speedup / run.goal, 2)  # over what the request is over
     run.reporter.say(f"{run.target.runtime}: about {speedup:g}x should hold the floor")
     folder = RunFolder(run.folder.path.with_name(f"{run.folder.path.name}-{speedup:g}x"))
     faster = prepare(run.config.model_copy(update={"speedup": speedup}), folder, run.reporter)

@@ -69,6 +69,9 @@ class RunConfig(BaseModel):
     certify_budget: float | None = Field(
         None, gt=0, description="seconds after which a certificate's measuring ends as soon as it can"
     )
+    certify_spread: float = Field(
+        0.0, ge=0, description="seconds that a certificate's processes are spread over, where a machine drifts"
+    )
     seed: int = Field(0, ge=0, description="seed of every random choice")
     allocator: Literal["spdy", "spdy-evolution", "dp", "uniform", "global-magnitude"] = Field(
         "spdy", description="what chooses every unit's level"

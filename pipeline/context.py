@@ -40,6 +40,8 @@ from targets.target import Target
 
 DEFAULT_MODEL = "resnet:digits"
 BASELINE = "baseline.json"
+FEWEST_SAMPLES = 4
+"""Of a calibration set: the correction judges itself on samples that it did not learn from."""
 RANGE_SAMPLES = 256
 """Calibration samples that the ranges of activations are taken from."""
 
@@ -211,7 +213,7 @@ class Run:
         if PRECISION not in self.families:
             return None
         path, size = self.folder.file("ranges.json"), self.target.batch_size
-        inputs = self.calibration_inputs[:RANGE_SAMPLES]
+        inputs = self.calibration_samples[:RANGE_SAMPLES]
         rows = np.resize(np.arange(len(inputs)), -(-len(inputs) // size) * size).reshape(-1, size)
         layers = [layer.name for unit in self.units for layer in unit.layers]
         largest = largest_weight(self.host.isa)
@@ -248,7 +250,12 @@ class Run:
 
     def check_inputs(self) -> None:
         """Load what the user gave, so that a mistake in it shows before anything is measured."""
-        _ = self.dense, self.calibration
+        _ = self.dense
+        if len(self.calibration.indices) < FEWEST_SAMPLES:
+            raise ConfigError(
+                f"The data '{self.splits.name}' has {len(self.calibration.indices)} training samples; calibration "
+                f"needs at least {FEWEST_SAMPLES}. Give more --data."
+            )
         if self.config.latency_table:
             LatencyTable.load(self.config.latency_table)
         floor = self.config.min_accuracy

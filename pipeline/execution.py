@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pipeline.baseline import BEST_DENSE
 from pipeline.certificate import CERTIFIED, EXIT_CODES
-from pipeline.context import Run
+from pipeline.context import BASELINE, Run
 from pipeline.floors import is_too_low
 from pipeline.frontier import find_frontier
 from pipeline.probing import forget_probes
@@ -49,9 +50,14 @@ def _run_to(run: Run, last: str) -> dict[str, Any]:
                 _aim_again(run)
             if name == last:
                 break
-    except SpeedupError:
+    except SpeedupError as error:
         write_reports(run.folder.path, run.folder.path)
-        raise
+        if run.config.baseline != BEST_DENSE or not run.folder.file(BASELINE).exists():
+            raise
+        raise SpeedupError(
+            f"{error}\nThese speedups are over dense in fp32 on {run.bench.runtime.name}. The best dense network is "
+            f"{run.goal / run.config.speedup:.2f} times as fast: divide them by that for --speedup."
+        ) from error
     return outcome(run, last)
 
 

@@ -11,9 +11,9 @@ from calibration.batch_norm import reestimate_batch_norm
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
-from pipeline.families.int8 import round_network
+from pipeline.families.int8 import round_network, round_weights
 from pipeline.families.registry import int8_layers, layer_levels
-from pipeline.run_folder import write_json
+from pipeline.run_folder import digest, write_json
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts, training_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
@@ -76,6 +76,7 @@ def corrected_network(
                     block_weight=recipe.block_weight,
                     seed=run.config.seed,
                 ),
+                finish=lambda learnt: _round(run, learnt, plan),
                 progress=show,
             )
         history = [{"step": entry.number + 1, **asdict(entry)} for entry in corrected.history]
@@ -99,7 +100,7 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
     recipe = run.adapter.recipe
     settings = GradualSettings(
         epochs=run.config.epochs,
-        batch_size=recipe.training_batch,
+        batch_size=min(recipe.training_batch, len(run.splits.train)),
         optimizer=recipe.optimizer,
         peak_lr=recipe.peak_lr,
         weight_decay=recipe.weight_decay,
@@ -109,6 +110,10 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
     )
     student = network if settings.start == "database" else run.copy_of_dense()
     sparsities = compressed_layers(run, plan)
+    checkpoint = run.folder.file(f"training-{digest(sparsities, asdict(settings))[:12]}.pt")
+    for other in run.folder.path.glob("training-*.pt"):
+        if other != checkpoint:  # of a plan that a certificate showed to be too slow
+            other.unlink()
     with run.reporter.task("training", 1) as task:
 
         def show(at: TrainingProgress) -> None:
@@ -125,7 +130,7 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
             run.adapter.training_loss,
             run.adapter.training_score,
             settings,
-            run.folder.file("training.pt"),
+            checkpoint,
             show,
             run.adapter.blocks(student),
         )
@@ -145,6 +150,11 @@ def in_int8(run: Run, network: nn.Module, plan: Mapping[str, Level]) -> nn.Modul
     if run.ranges is not None:
         round_network(network, int8_layers(run.units, plan), run.ranges)
     return network
+
+
+def _round(run: Run, network: nn.Module, plan: Mapping[str, Level]) -> None:
+    if run.ranges is not None:
+        round_weights(network, int8_layers(run.units, plan), run.ranges)
 
 
 def accuracy_of(run: Run, network: nn.Module) -> float:

@@ -27,6 +27,10 @@ from targets.levels import Level
 
 NEIGHBOURS = 4
 """Plans near a solved one that are measured with it."""
+JUDGING_BYTES = 2**31
+"""Of the calibration inputs and dense outputs that candidates are judged by: a gigabyte or two, and as much again while
+they are made."""
+FEWEST_JUDGING = 16
 STARTS_TOGETHER = 8
 """Random starts of a search that are judged in one race."""
 LATER_EVALUATIONS = 60
@@ -62,7 +66,8 @@ class Searcher:
         self._seconds = 0.0
         self.trace: list[TraceRow] = []
         self._on_evaluation = on_evaluation
-        log = Log(run.folder.file("evaluations.jsonl"), digest("losses by batch", database_key, run.calibration.sha256))
+        key = digest("losses by batch", database_key, run.calibration.sha256, judging_samples(run))
+        log = Log(run.folder.file("evaluations.jsonl"), key)
         shared = run.folder.file("shared")
         if not run.workers.is_here:
             shared.mkdir(exist_ok=True)
@@ -143,7 +148,8 @@ def candidates_of(run: Run, database: Database) -> Candidates:
     """What a run's candidate plans are judged by."""
     network = run.copy_of_dense()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    inputs, batch_size = torch.from_numpy(run.calibration_inputs), run.adapter.recipe.inference_batch
+    batch_size, samples = run.adapter.recipe.inference_batch, judging_samples(run)
+    inputs = torch.from_numpy(run.calibration_samples[:samples])
     return Candidates(
         network,
         database.folder.resolve(),
@@ -156,6 +162,13 @@ def candidates_of(run: Run, database: Database) -> Candidates:
         batch_size,
         run.ranges,
     )
+
+
+def judging_samples(run: Run) -> int:
+    """How many calibration samples candidates are judged on: all, or as many as fit with their dense outputs."""
+    one = run.calibration_samples[:1]
+    sample_bytes = one.nbytes + outputs_of(run.dense, torch.from_numpy(one), 1).nbytes
+    return min(len(run.calibration_samples), max(FEWEST_JUDGING, JUDGING_BYTES // sample_bytes))
 
 
 def measured_errors(run: Run, database: Database) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.config import AUTO_RUNTIME, RunConfig, to_toml
 from pipeline.console import Reporter
 from pipeline.context import Run
-from pipeline.families.choice import chosen_families
+from pipeline.families.choice import named_families, with_families
 from pipeline.files import write_atomically
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
@@ -22,6 +22,7 @@ from targets.registry import RuntimeInfo, get_runtime, installed_runtimes
 from targets.target import Target, load_target
 
 DEEPSPARSE = "deepsparse"
+ZEROS = "unstructured"
 PACKAGES = 32
 """About as many packages as a managed environment has, for the progress."""
 
@@ -47,9 +48,7 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
     if proxy:
         _say_proxy(config, target, host, reporter)
     tracker = open_tracker(config.track, folder.path, reporter.warn)
-    candidates = choose_candidates(target, config.install, reporter)
-    if len(candidates) == 1:
-        chosen_families(config.families, candidates[0])  # a typo shows now, not after the probe
+    candidates = choose_candidates(target, config, reporter)
     workers = Workers(config.backend, config.scheduler, config.workers)
     return Run(config, folder, target, host, proxy, reporter, tuple(candidates), tracker, workers)
 
@@ -71,20 +70,29 @@ def _say_proxy(config: RunConfig, target: Target, host: HostFingerprint, reporte
     reporter.warn(f"{text}: the target's settings are used, and every result is marked as a proxy")
 
 
-def choose_candidates(target: Target, may_install: bool, reporter: Reporter) -> list[RuntimeInfo]:
-    """Runtimes to probe: the one asked for, or all that are installed.
+def choose_candidates(target: Target, config: RunConfig, reporter: Reporter) -> list[RuntimeInfo]:
+    """Runtimes to probe: the one asked for, or all that are installed and have the families asked for.
 
-    Where none of them can gain from zeros, DeepSparse's environment is installed first if that is allowed and possible.
+    Where none can gain from zeros, and they may be used, DeepSparse's environment is installed first if that is allowed
+    and possible.
 
     Raises:
         RuntimeMissingError: the runtime that was asked for is not installed, or none is.
+        ConfigError: none has the families.
     """
     if target.host != LOCAL:
-        return _candidates_there(target)
-    if target.runtime:
-        return [get_runtime(target.runtime)]
+        found = _candidates_there(target)
+    elif target.runtime:
+        found = [get_runtime(target.runtime)]
+    else:
+        may_install = config.install and ZEROS in named_families(config.families or ZEROS)
+        found = _candidates_here(may_install, reporter)
+    return with_families(config.families, found)
+
+
+def _candidates_here(may_install: bool, reporter: Reporter) -> list[RuntimeInfo]:
     found = installed_runtimes()
-    if may_install and not any("unstructured" in info.families for info in found):
+    if may_install and not any(ZEROS in info.families for info in found):
         reporter.say("no installed runtime gains from zeros: installing DeepSparse (evaluation licence, about 0.5 GB)")
         try:
             install_runtime(DEEPSPARSE, reporter)

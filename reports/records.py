@@ -123,6 +123,7 @@ class Certificate(Record):
     ci_high: Number = None
     confidence: Number = None
     noise_floor: Number = None
+    span_s: Number = None
     disturbed_fraction: Number = None
     is_disturbed: bool = False
     baseline: ModelSide = ModelSide()
@@ -270,6 +271,14 @@ class ComparisonFile(Record):
     unreachable: dict[str, str] = {}
 
 
+class BaselineFile(Record):
+    """Where the request is over the best dense network: what it comes to over dense in fp32 on the run's runtime."""
+
+    FILE: ClassVar[str] = "baseline.json"
+
+    speedup: Number = None
+
+
 class HistoryPoint(Record):
     """One point of a correction or a training."""
 
@@ -346,6 +355,7 @@ class Run:
     plan: PlanFile
     latency_table: LatencyTableFile
     comparison: ComparisonFile
+    baseline: BaselineFile
     correction: CorrectionFile
     training: TrainingFile
     capability: CapabilityFile
@@ -396,6 +406,7 @@ def read_run(run_folder: Path) -> Run:
             run_folder, LatencyTableFile, LatencyTableFile.CORRECTED if corrected else LatencyTableFile.FILE
         ),
         comparison=_read(run_folder, ComparisonFile, ComparisonFile.FILE),
+        baseline=_read(run_folder, BaselineFile, BaselineFile.FILE),
         correction=_read(run_folder, CorrectionFile, CorrectionFile.FILE),
         training=_read(run_folder, TrainingFile, TrainingFile.FILE),
         capability=_read(run_folder, CapabilityFile, CapabilityFile.FILE),

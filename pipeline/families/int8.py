@@ -111,12 +111,17 @@ def _rounded_input(x: Tensor, span: Range) -> Tensor:
 
 def round_network(model: nn.Module, layers: Collection[str], ranges: Ranges) -> None:
     """Give a network the arithmetic of int8 in some of its layers, in place."""
+    round_weights(model, layers, ranges)
+    InputQuantisers(model, ranges).enable(layers)
+
+
+def round_weights(model: nn.Module, layers: Collection[str], ranges: Ranges) -> None:
+    """Round the weights of some layers to what int8 keeps of them, in place."""
     for name in layers:
         weight = model.get_parameter(f"{name}.weight")
         matrix = weight.detach().double().flatten(1).numpy()
         with torch.no_grad():
             weight.copy_(torch.from_numpy(rounded(matrix, ranges.largest_weight)).reshape(weight.shape))
-    InputQuantisers(model, ranges).enable(layers)
 
 
 def quantise(graph: ExportedGraph, layers: Sequence[str], ranges: Ranges) -> None:

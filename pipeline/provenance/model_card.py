@@ -35,7 +35,7 @@ def _front_matter(certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> 
         dataset_type=data,
         dataset_name=data,
         dataset_split="test",
-        metric_type="accuracy",
+        metric_type=accuracy["metric"].lower().replace(" ", "_"),
         metric_name=accuracy["metric"],
         metric_value=accuracy["compressed"],
     )
@@ -62,11 +62,15 @@ def _intended_use(certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> 
     target, shape = certificate["target"], " x ".join(map(str, origin["data"]["input_shape"]))
     return (
         "## Intended use\n\n"
-        f"{origin['task'].replace('-', ' ').capitalize()} into {origin['data']['classes']} classes, inputs of {shape}, "
+        f"{origin['task'].replace('-', ' ').capitalize()}{_classes(origin)}, inputs of {shape}, "
         f"in batches of {target['batch_size']} on {target['threads']} threads of a CPU with {target['runtime']}. "
         "`model.onnx` and `openvino/model.xml` are the same network; `golden.safetensors` has one batch of inputs with "
         "the outputs to expect. It answers what the dense network was trained to answer, and nothing beyond."
     )
+
+
+def _classes(origin: Mapping[str, Any]) -> str:
+    return f" into {origin['data']['classes']} classes" if origin["data"]["classes"] else ""
 
 
 def _speed(certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> str:  # noqa: ARG001
@@ -93,7 +97,7 @@ def _accuracy(certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
     accuracy = certificate["accuracy"]
     return (
         "## Accuracy\n\n"
-        f"{accuracy['metric'].capitalize()} on the {accuracy['n']} samples of the test split of "
+        f"{accuracy['metric'][:1].upper()}{accuracy['metric'][1:]} on the {accuracy['n']} samples of the test split of "
         f"{origin['data']['name']}: {accuracy['compressed']:.2%}, dense {accuracy['dense']:.2%}. The difference is "
         f"{100 * accuracy['difference']:+.2f} points, {accuracy['confidence']:.0%} interval "
         f"{100 * accuracy['ci_low']:+.2f} to {100 * accuracy['ci_high']:+.2f} (paired bootstrap over the samples)."

@@ -58,18 +58,22 @@ class SpooledTracker:
         self._spool, self._destination, self._warn = spool, destination, warn
         self._something, self._closing = Flag(), Flag()
         self._failing = False
-        self._thread = Thread(target=self._work, name="tracking", daemon=True)  # a hanging request holds no exit
+        self._thread: Thread | None = None
 
     def emit(self, fact: Fact) -> None:
         """Keep the fact; it is sent soon."""
         if self._spool.add(fact):
             self._something.set()
-        if not self._thread.ident:
+        if self._thread is None or (self._closing.is_set() and not self._thread.is_alive()):
             self._spool.mark_sent(self._destination.name, 0)
+            self._closing.clear()
+            self._thread = Thread(target=self._work, name="tracking", daemon=True)  # a hanging request holds no exit
             self._thread.start()
 
     def close(self) -> None:
-        """Send the rest, within limits; what remains stays in the spool."""
+        """Send the rest, within limits; what remains stays in the spool. A fact that follows begins anew."""
+        if self._thread is None:
+            return
         self._closing.set()
         self._something.set()
         self._thread.join(PATIENCE_FAILING_S if self._failing else PATIENCE_S)

@@ -90,6 +90,7 @@ def match_outputs(
     loss: Loss,
     settings: CorrectionSettings | None = None,
     draw: Draw | None = None,
+    finish: Callable[[nn.Module], None] = lambda _: None,
     progress: Callable[[PassRecord, CorrectionSettings], None] | None = None,
 ) -> CorrectionRecord:
     """Tune all of ``model``'s parameters, in place, until its outputs match the dense network's; zeros stay zeros.
@@ -109,6 +110,7 @@ def match_outputs(
         loss: of the outputs.
         settings: see there.
         draw: gives augmented inputs; None learns from ``samples`` as they are.
+        finish: brings the learnt weights into the form that they ship in, in place, before they are judged.
         progress: called after every pass.
 
     Raises:
@@ -135,6 +137,7 @@ def match_outputs(
         history.append(record)
         if progress:
             progress(record, settings)
+    finish(model)
     loss_after = judge(model)
     kept = bool(loss_after < loss_before)
     if not kept:

@@ -8,7 +8,7 @@ from reports.formatting import percent, plain, points, requested, speedup
 from reports.records import ComparisonFile, ComparisonRow, LatencyTableFile, Run, TrainingFile
 from reports.samples import ratio
 from reports.sections.environment import command_text
-from reports.sections.limits import fastest_speedup, gains_nowhere, holds_request, out_of_reach, what_binds
+from reports.sections.limits import fastest_speedup, gains_nowhere, holds_request, out_of_reach, typed, what_binds
 from reports.sections.quality import accuracy_drop, digits_of
 
 LARGE_DROP = 0.01
@@ -134,9 +134,9 @@ def _when_incomplete(run: Run) -> list[NextStep]:
 
 
 def _ask_for_less(run: Run, reachable: float | None) -> NextStep:
-    if reachable is None or reachable < LEAST:
+    if reachable is None or typed(run, reachable) < LEAST:
         return NextStep("Ask for less", "Lower --speedup, or choose a runtime that gains more (see the probe).")
-    tenths = float(Decimal(f"{reachable:.6f}").quantize(Decimal("0.1"), ROUND_FLOOR))
+    tenths = float(Decimal(f"{typed(run, reachable):.6f}").quantize(Decimal("0.1"), ROUND_FLOOR))
     return NextStep("Ask for less", f"{requested(tenths)} is within reach.", again(run, "--speedup", f"{tenths:g}"))
 
 

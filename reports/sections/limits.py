@@ -6,10 +6,23 @@ from reports.samples import ratio, total
 
 
 def asked_speedup(run: Run) -> float | None:
-    """The requested speedup, from whichever file says it."""
+    """The requested speedup over dense in fp32 on the run's runtime, from whichever file says it."""
+    known = run.certificate.requested_speedup or run.plan.requested_speedup or run.baseline.speedup
+    return known or _typed_speedup(run)
+
+
+def typed(run: Run, value: float) -> float:
+    """What to type for --speedup to ask for a speedup over dense in fp32 on the run's runtime.
+
+    The same, unless requests are over the best dense network.
+    """
+    asked = _typed_speedup(run)
+    return value * asked / run.baseline.speedup if asked and run.baseline.speedup else value
+
+
+def _typed_speedup(run: Run) -> float | None:
     configured = run.run.config.get("speedup")
-    wanted = float(configured) if isinstance(configured, int | float) else None
-    return run.certificate.requested_speedup or run.plan.requested_speedup or wanted
+    return float(configured) if isinstance(configured, int | float) else None
 
 
 def fastest_speedup(run: Run) -> float | None:

@@ -5,6 +5,7 @@ import numpy as np
 from reports.document import NOT_MEASURED, Chart, Column, Panel, Role, Section, Series, Table
 from reports.formatting import (
     count,
+    duration,
     file_size,
     interval,
     milliseconds,
@@ -81,6 +82,7 @@ def _speedups(run: Run) -> Table:
         ("Predicted", speedup(predicted), "by the latency table, before measuring"),
         ("Measured", speedup(certificate.measured_speedup), "compressed against baseline, timed in turns"),
         (confidence_label(certificate), _interval_x(certificate), "where the true speedup lies, with that confidence"),
+        ("Measured for", duration(certificate.span_s), "the interval speaks for the machine as it was in this time"),
         ("Noise floor", percent(certificate.noise_floor), "by how much the baseline may differ from itself (A/A run)"),
         ("Disturbed rounds", percent(certificate.disturbed_fraction), _disturbed(certificate)),
         ("Over best dense", speedup(certificate.speedup_over_best_dense), "against the fastest uncompressed model"),

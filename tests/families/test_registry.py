@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.families.choice import chosen_families
+from pipeline.families.choice import chosen_families, with_families
 from pipeline.families.registry import all_levels, layer_levels, levels_of, units_of
 from pipeline.models.resnet import CifarResNet, residual_widths
 from pipeline.models.tracing import trace_units
@@ -76,3 +76,14 @@ def test_the_adapters_name_blocks_whose_layers_fit():
         for cut in block.cuts:
             assert model.get_submodule(cut.consumer).in_channels == cut.count * cut.size
             assert all(model.get_submodule(name).out_channels == cut.count * cut.size for name in cut.producers)
+
+
+def test_runtimes_without_a_family_that_was_asked_for_are_no_candidates():
+    openvino = RuntimeInfo("openvino", ("channel", "int8"), Path("python"), "1", "", ("fp32",))
+    deepsparse = RuntimeInfo("deepsparse", ("unstructured",), Path("python"), "1", "", ("fp32",))
+    assert with_families(None, [deepsparse, openvino]) == [deepsparse, openvino]
+    assert with_families("int8, channel", [deepsparse, openvino]) == [openvino]
+    with pytest.raises(ConfigError, match="deepsparse has unstructured; openvino has channel, int8"):
+        with_families("channel,unstructured", [deepsparse, openvino])
+    with pytest.raises(ConfigError, match="deepsparse gains nothing from int8"):
+        with_families("int8", [deepsparse])

@@ -61,6 +61,14 @@ def test_a_real_certificate_measures_in_several_processes_and_against_itself(
     assert evidence.compressed_s < evidence.baseline_s
 
 
+def test_processes_that_are_spread_start_over_the_whole_time(bench: Bench, files: tuple[Path, Path]) -> None:
+    quick = Effort(1, 5, 0.1, patience_s=0.0)
+    protocol = Protocol(processes=3, most_processes=3, null_processes=2, half_width=0.5, effort=quick, spread_s=6.0)
+    evidence = measure_speedup(bench, *files, protocol, seed=0)
+    assert len(evidence.processes) == 3
+    assert evidence.span_s > 6
+
+
 def test_a_network_that_does_not_run_has_no_certificate(bench: Bench, files: tuple[Path, Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no")

@@ -7,12 +7,12 @@ from pipeline.config import RunConfig
 from pipeline.floors import has_floor, is_too_low
 
 
-def offer(name: str, latency_s: float, loss: float | None, holds: bool) -> Offer:
+def offer(name: str, latency_s: float | None, loss: float | None, holds: bool) -> Offer:
     return Offer(name, name, (), "", latency_s=latency_s, loss=loss, holds=holds)
 
 
 def test_without_a_floor_the_offer_nearest_to_the_dense_network_is_taken() -> None:
-    offers = [offer("fast", 0.001, 0.3, True), offer("near", 0.004, 0.1, True), offer("none", 0.0, None, False)]
+    offers = [offer("fast", 0.001, 0.3, True), offer("near", 0.004, 0.1, True), offer("none", None, None, False)]
     found = _best(offers, by_speed=False)
     assert found is not None
     assert found.runtime == "near"
@@ -29,7 +29,13 @@ def test_with_a_floor_the_fastest_offer_that_holds_it_is_taken_else_the_nearest(
 
 
 def test_no_offer_is_no_choice() -> None:
-    assert _best([offer("none", 0.0, None, False)], by_speed=True) is None
+    assert _best([offer("none", None, None, False)], by_speed=True) is None
+
+
+def test_offers_whose_loss_nobody_asked_for_are_compared_by_latency() -> None:
+    found = _best([offer("slow", 0.004, None, True), offer("fast", 0.001, None, True)], by_speed=False)
+    assert found is not None
+    assert found.runtime == "fast"
 
 
 @pytest.mark.parametrize(

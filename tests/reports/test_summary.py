@@ -295,6 +295,15 @@ def test_a_request_out_of_reach_says_what_is_within_reach(files: Files, folder_o
     assert "pipeline run --target intel --speedup 3.6" in steps(summary)
 
 
+def test_what_to_ask_for_is_over_what_the_request_is_over(files: Files, folder_of: FolderOf) -> None:
+    files["run"]["config"]["speedup"] = 4.5
+    files["baseline"] = {"schema": 1, "speedup": 9.0}  # the best dense network is twice as fast as dense in fp32
+    kept = ("run", "capability", "latency_table", "baseline")
+    summary = build_summary(folder_of({name: files[name] for name in kept}))
+    assert "9x is out of reach, the fastest plan of the latency table gives 3.68x" in summary.headline
+    assert "pipeline run --target intel --speedup 1.8" in steps(summary)
+
+
 def test_without_a_runtime_that_gains_another_one_is_advised(files: Files, folder_of: FolderOf) -> None:
     del files["capability"]["runtimes"][0]
     summary = build_summary(folder_of({name: files[name] for name in ("run", "capability")}))
