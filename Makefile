@@ -5,6 +5,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 # The lock names torch's plain version; a CPU build of it satisfies the lock where one is offered.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Tests that measure run alone, the others two at a time.
+TOGETHER := -n 2 --dist loadfile
 
 .PHONY: setup demo test lint fast-test bench lock clean help
 
@@ -26,7 +28,8 @@ demo: setup  ## a 3x speedup on embedded data, certified, with a report
 
 test: setup lint  ## every check: style, types, import rules, all tests
 	@$(BIN)/pipeline runtimes install deepsparse || echo "DeepSparse cannot be installed here: its tests are skipped."
-	@$(BIN)/python -m pytest --durations=15
+	@$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not timed"
+	@$(BIN)/python -m pytest --durations=15 -m "slow or timed"
 
 lint: setup  ## style, types and import rules alone
 	@$(BIN)/ruff check .
@@ -35,7 +38,8 @@ lint: setup  ## style, types and import rules alone
 	@$(BIN)/lint-imports
 
 fast-test: setup  ## the tests without the slow ones: under five minutes
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not timed"
+	@$(BIN)/python -m pytest -m "timed and not slow"
 
 bench: setup  ## repeat every committed benchmark: takes hours, needs SPDY_DATA
 	@for script in against_authors budget_dp certificates correction_ablation database database_big families full_size latency_table load_bundle minilm resnet20 resnet50_profile scaling search_ablation yolov5n; do $(BIN)/python -m benchmarks.$$script || exit; done

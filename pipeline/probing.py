@@ -1,8 +1,8 @@
 """What the runtimes of a run gain: known from an earlier run on the same host, or probed now."""
 
 from pipeline.context import Run
+from pipeline.probe_store import ProbeStore
 from profilers.probe import Capability, probe
-from profilers.probe_store import ProbeStore
 from targets.homes import cache_home
 
 

@@ -13,6 +13,7 @@ Result = TypeVar("Result")
 Tasks = Iterable[tuple[str, tuple[Any, ...]]]
 """Names, no two alike, and arguments; read as work progresses, so that few of them need memory at a time."""
 
+SCHEDULER_TIMEOUT_S = 20.0
 ATTEMPTS = 3
 """Times that tasks are handed out where workers die; a dask scheduler repeats a task itself before that."""
 
@@ -140,7 +141,7 @@ def _dask_client(scheduler: str) -> Any:
     except ModuleNotFoundError:
         raise RuntimeMissingError("dask.distributed is not installed: pip install 'spdy-edge[dask]'") from None
     try:
-        return Client(scheduler, timeout="20s", set_as_default=True)  # type: ignore[no-untyped-call]
+        return Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=True)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise RuntimeMissingError(
             f"No dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler`, workers with "

@@ -35,7 +35,7 @@ def _front_matter(certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> 
         dataset_type=data,
         dataset_name=data,
         dataset_split="test",
-        metric_type=accuracy["metric"].lower().replace(" ", "_"),
+        metric_type=accuracy["metric"].partition("@")[0].split()[-1].lower(),
         metric_name=accuracy["metric"],
         metric_value=accuracy["compressed"],
     )

@@ -79,6 +79,7 @@ class RemoteEngine:
             raise self._ended() from None
         except BaseException:
             self._process.kill()
+            self._process.wait()  # or the next batch might be given the answer that is still under way
             raise
         if answer != server.OK:
             raise RuntimeMissingError(f"{self._name} failed on this batch: {answer.decode(errors='replace')}")

@@ -15,6 +15,8 @@ from targets.registry import get_runtime
 from targets.target import Target
 from tests.profilers.test_measure import write_matmul
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.mark.parametrize(
     ("low", "high", "noise", "status"),

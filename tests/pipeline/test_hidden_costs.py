@@ -14,6 +14,8 @@ from targets.runtimes.onnx_graph import read_graph, read_weights
 from targets.target import Target
 from tests.targets.test_runtimes import BATCH, make_weights, write_model
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.fixture
 def bench() -> Bench:

@@ -25,6 +25,8 @@ from targets.target import Target
 from tests.quick_runs import QUICK
 from tests.verifying.bundles import runnable_bundle
 
+pytestmark = pytest.mark.timed
+
 CHANNELS, BATCH, SIZE = 32, 4, 8
 LITTLE = Protocol(processes=2, most_processes=2, null_processes=2, effort=QUICK)
 has_vnni = pytest.mark.skipif(

@@ -8,6 +8,8 @@ import pytest
 
 from profilers.core_distance import CoreDistance
 
+pytestmark = pytest.mark.timed
+
 cpus = sorted(os.sched_getaffinity(0))
 
 

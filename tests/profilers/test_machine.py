@@ -6,6 +6,8 @@ import pytest
 
 from profilers.machine import difference, read_state
 
+pytestmark = pytest.mark.timed
+
 
 def write(root: Path, files: dict[str, str]) -> str:
     for name, text in files.items():

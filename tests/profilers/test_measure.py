@@ -14,6 +14,8 @@ from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
 
+pytestmark = pytest.mark.timed
+
 QUICK = Effort(warmups=1, rounds=6, seconds=5.0, timeout_s=60)
 
 

@@ -12,6 +12,8 @@ from targets.errors import ArtifactError
 from targets.registry import get_runtime
 from targets.target import Target
 
+pytestmark = pytest.mark.timed
+
 
 def runtime(families: tuple[str, ...], **speedups: tuple[float, ...]) -> RuntimeCapability:
     rows = [

@@ -8,6 +8,8 @@ import pytest
 
 from profilers.waiting import waited_s
 
+pytestmark = pytest.mark.timed
+
 SPIN = "import time\nend = time.perf_counter() + 20\nwhile time.perf_counter() < end: pass"
 PROGRAM = """
 import os, time

@@ -19,7 +19,7 @@ from targets.target import Target, load_target
 from tests.profilers.test_measure import write_matmul
 from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, reachable_sshd, sshd
 
-pytestmark = pytest.mark.skipif(SSHD is None, reason=MISSING)
+pytestmark = [pytest.mark.timed, pytest.mark.skipif(SSHD is None, reason=MISSING)]
 
 QUICK = Effort(warmups=1, rounds=3, seconds=0.5, patience_s=0.0, timeout_s=60)
 

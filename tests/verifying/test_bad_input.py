@@ -15,6 +15,8 @@ from tests.quick_runs import Finished, command, measure_little
 from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, reachable_sshd
 from tests.verifying.bundles import runnable_bundle
 
+pytestmark = pytest.mark.timed
+
 ROOT = Path(__file__).parents[2]
 Verify = Callable[..., Finished]
 

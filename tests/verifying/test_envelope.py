@@ -16,6 +16,8 @@ from targets.errors import ConfigError
 from tests.command import pipeline
 from tests.verifying.bundles import WIDTH, runnable_bundle
 
+pytestmark = pytest.mark.timed
+
 QUICK = Protocol(processes=2, most_processes=2, effort=Effort(1, 5, 0.3, patience_s=0.0, timeout_s=60))
 
 

@@ -18,6 +18,8 @@ from tests.bundles import contents
 from tests.command import pipeline
 from tests.verifying.bundles import WIDTH, runnable_bundle
 
+pytestmark = pytest.mark.timed
+
 QUICK = VerifyOptions(
     protocol=Protocol(
         processes=2, most_processes=3, half_width=0.5, effort=Effort(1, 6, 0.5, patience_s=0.0, timeout_s=60)

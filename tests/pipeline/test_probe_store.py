@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.probe_store import MOST_AGE_S, ProbeStore
 from profilers.probe import ProbeRow, RuntimeCapability
-from profilers.probe_store import MOST_AGE_S, ProbeStore
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
 
