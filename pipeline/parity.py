@@ -9,16 +9,13 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from pipeline.context import Run
-from pipeline.export import ParityRecord, check_parity, compare_outputs
+from pipeline.export import ROUNDING, ParityRecord, Tolerance, check_parity, compare_outputs
 from profilers.measure import Candidate
 
 SAMPLES = 256
 SAMPLE_BYTES = 64 * 2**20
 """Samples that are compared, and how much memory they may take; one batch at least."""
 OUTPUT = "output"
-TOLERANCE, INT8_TOLERANCE = 1e-3, 0.15
-"""Largest difference over the largest output: rounding in fp32, and what steps of 8 bits add up to where a value lies
-between two of them. What int8 costs in accuracy is judged on the task, by the certificate."""
 
 
 def golden_inputs(run: Run, count: int) -> NDArray[Any]:
@@ -28,12 +25,12 @@ def golden_inputs(run: Run, count: int) -> NDArray[Any]:
 
 
 def check_exports(
-    run: Run, model: nn.Module, onnx_path: Path, ir_path: Path, tolerance: float = TOLERANCE
+    run: Run, model: nn.Module, onnx_path: Path, ir_path: Path, tolerance: Tolerance = ROUNDING
 ) -> list[ParityRecord]:
     """Compare onnxruntime, OpenVINO and the target's runtime with torch.
 
     Raises:
-        ArtifactError: one of them differs by more than ``tolerance`` of the largest output.
+        ArtifactError: one of them differs by more than ``tolerance``.
     """
     inputs = golden_inputs(run, _sample_count(run))
     feeds, expected = run.adapter.feeds(inputs), run.predict(model)(inputs)

@@ -21,7 +21,7 @@ from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
-from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
+from pipeline.export import INT8_STEPS, ROUNDING, assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
 from pipeline.families.base import Methods
 from pipeline.families.ranges import largest_weight
 from pipeline.families.registry import int8_layers, layer_plans
@@ -30,7 +30,7 @@ from pipeline.first_look import first_look
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_version
-from pipeline.parity import INT8_TOLERANCE, TOLERANCE, check_exports, write_golden
+from pipeline.parity import check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
 from pipeline.probing import probe_runtimes
 from pipeline.provenance.model_card import write_model_card
@@ -244,7 +244,7 @@ def export_stage(run: Run) -> None:
         record = finish_file(model_path, record, run.units, plan, run.ranges)
         in_int8(run, model, plan)
         export_openvino_ir(model_path, ir_path)
-        tolerance = INT8_TOLERANCE if int8_layers(run.units, plan) else TOLERANCE
+        tolerance = INT8_STEPS if int8_layers(run.units, plan) else ROUNDING
         parities = check_exports(run, model, model_path, ir_path, tolerance)
         write_golden(run, model_path, run.folder.file("golden.safetensors"))
         data = {"export": asdict(record), "zeros": zeros, "parity": [asdict(parity) for parity in parities]}

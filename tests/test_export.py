@@ -13,10 +13,12 @@ from onnx import numpy_helper
 from torch import nn
 
 from pipeline.export import (
+    INT8_STEPS,
     ParityRecord,
     PlanPatcher,
     assert_zeros_survive,
     check_parity,
+    compare_outputs,
     export_onnx,
     export_openvino_ir,
     unit_initialisers,
@@ -169,6 +171,20 @@ def test_another_network_is_no_parity(exported):
     inputs = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     with pytest.raises(ArtifactError, match="differs from torch"):
         _parity(_network(seed=1), exported[1], inputs)
+
+
+def test_int8_may_move_single_values_but_not_all():
+    expected = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
+    moved = expected.copy()
+    moved[3, 4] += np.abs(expected).max()
+    record = compare_outputs("openvino", "model.onnx", expected, moved, INT8_STEPS)
+    assert record.max_rel == pytest.approx(1)
+    assert record.typical_rel == pytest.approx(1 / np.sqrt(640), rel=0.01)
+    for found in (moved[::-1], np.full_like(expected, np.inf)):
+        with pytest.raises(ArtifactError, match="in the mean"):
+            compare_outputs("openvino", "model.onnx", expected, found, INT8_STEPS)
+    with pytest.raises(ArtifactError, match="in the mean"):
+        compare_outputs("openvino", "model.onnx", expected, moved)
 
 
 def test_a_nan_is_no_parity(tmp_path):
