@@ -182,7 +182,7 @@ def simulate_all() -> None:
     quiet = recorded.get("alone") or recorded["quiet"]
     missing = [kind for kind in ("neighbour", "bursts") if kind not in recorded]
     made = {f"synthetic {kind}": disturb(quiet, kind == "bursts") for kind in missing}
-    done = {(row["condition"], row["claim"], row["key"]): row for row in read_results().get("simulated", [])}
+    done = {(row["condition"], row["claim"], row.get("key")): row for row in read_results().get("simulated", [])}
     rows = []
     for condition, processes in {**recorded, **made}.items():
         for truth, claim in ((1.0, 1.05), (1.5, 1.4)):
