@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -80,10 +81,11 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
 
 
 def _fail(message: str, code: int, as_json: bool, shown: bool = False) -> NoReturn:
-    if as_json:
-        click.echo(json.dumps({"status": "error", "exit_code": code, "error": message}))
-    if as_json or not shown:
-        click.echo(f"error: {message}", err=True)
+    with suppress(BrokenPipeError):  # whoever read the answer may be gone
+        if as_json:
+            click.echo(json.dumps({"status": "error", "exit_code": code, "error": message}))
+        if as_json or not shown:
+            click.echo(f"error: {message}", err=True)
     sys.exit(code)
 
 
