@@ -124,7 +124,8 @@ def _feeds(run: Run) -> Mapping[str, Any]:
 
 
 def _in_own_process(files: list[str], has_eight_bits: bool) -> None:
-    command = [sys.executable, "-m", "pipeline.nncf_program", *files, *(["--eight-bits"] if has_eight_bits else [])]
+    program = [sys.executable, "-P", "-m", "pipeline.nncf_program"]  # not a folder "pipeline" where the user stands
+    command = [*program, *files, *(["--eight-bits"] if has_eight_bits else [])]
     environment = os.environ | {"NNCF_CI": "1"}  # how nncf is kept from sending usage data
     try:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, env=environment, check=False)

@@ -126,7 +126,6 @@ def match_outputs(
     judge = _Judge(
         dense, loss, samples.batches(settings.batch_size, judges), samples.batches(settings.batch_size, learnt)
     )
-
     loss_before = judge(model)
     if not np.isfinite(loss_before):
         raise ArtifactError("The compressed network's outputs are not finite: build the database again.")
@@ -142,8 +141,8 @@ def match_outputs(
     kept = bool(loss_after < loss_before)
     if not kept:
         model.load_state_dict(before)
-    seconds = time.monotonic() - started
-    return CorrectionRecord(settings, len(learnt), len(judges), loss_before, loss_after, kept, seconds, tuple(history))
+    counts, seconds = (len(learnt), len(judges)), time.monotonic() - started
+    return CorrectionRecord(settings, *counts, loss_before, loss_after, kept, seconds, tuple(history))
 
 
 class _Judge:
