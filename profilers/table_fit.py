@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,18 @@ SMOOTHING = (0.003, 0.01, 0.03, 0.1)
 REWEIGHTINGS = 4
 INT8_SHARE = 0.4
 """Of the fp32 time: what a unit in another precision is thought to take where no measurement says."""
+
+
+class _Observed(NamedTuple):
+    """Measured plans: the unknowns' multipliers [plans, unknowns], latencies relative to dense and weights [plans]."""
+
+    rows: NDArray[np.float64]
+    relative: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def only(self, chosen: NDArray[np.bool_]) -> "_Observed":
+        """Some of them."""
+        return _Observed(*(column[chosen] for column in self))
 
 
 def fit_latency_table(
@@ -42,14 +54,14 @@ def fit_latency_table(
     if not measurements or levels[0] != DENSE:
         raise ValueError("a table needs measured plans and a first level that is dense")
     design = _Design(tuple(units), tuple(levels))
-    rows = np.stack([design.row(plan.choice) for plan in measurements])
-    relative = np.array([plan.relative for plan in measurements])
-    weights = np.array([plan.weight for plan in measurements])
-    scored = [
-        (smoothing, _cross_validate(design, rows, relative, weights, smoothing, folds)) for smoothing in SMOOTHING
-    ]
-    smoothing, errors = min(scored, key=lambda pair: float(np.mean(pair[1] * weights) / np.mean(weights)))
-    solution = design.solve(rows, relative, weights, smoothing)
+    plans = _Observed(
+        np.stack([design.row(plan.choice) for plan in measurements]),
+        np.array([plan.relative for plan in measurements]),
+        np.array([plan.weight for plan in measurements]),
+    )
+    scored = [(smoothing, _cross_validate(design, plans, smoothing, folds)) for smoothing in SMOOTHING]
+    smoothing, errors = min(scored, key=lambda pair: float(np.mean(pair[1] * plans.weights) / np.mean(plans.weights)))
+    solution = design.solve(plans, smoothing)
     return LatencyTable(
         tuple(units),
         tuple(levels),
@@ -77,23 +89,17 @@ def refit(table: LatencyTable, measurements: Sequence[PlanMeasurement]) -> Laten
     )
 
 
-def _cross_validate(
-    design: "_Design",
-    rows: NDArray[np.float64],
-    relative: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    smoothing: float,
-    folds: int,
-) -> NDArray[np.float64]:
+def _cross_validate(design: "_Design", plans: _Observed, smoothing: float, folds: int) -> NDArray[np.float64]:
     """Relative errors of every plan, predicted by a fit to the other folds."""
-    fold = np.random.default_rng(0).permutation(len(rows)) % min(folds, len(rows))
-    errors = np.zeros(len(rows))
+    count = len(plans.rows)
+    fold = np.random.default_rng(0).permutation(count) % min(folds, count)
+    errors = np.zeros(count)
     for held_out in range(int(fold.max()) + 1):
         seen = fold != held_out
         if not seen.any():
             continue
-        solution = design.solve(rows[seen], relative[seen], weights[seen], smoothing)
-        errors[~seen] = np.abs(rows[~seen] @ solution - relative[~seen]) / relative[~seen]
+        solution, unseen = design.solve(plans.only(seen), smoothing), plans.only(~seen)
+        errors[~seen] = np.abs(unseen.rows @ solution - unseen.relative) / unseen.relative
     return errors
 
 
@@ -142,38 +148,27 @@ class _Design:
                 row[start : start + self.width] += self.curves[index]
         return row
 
-    def solve(
-        self,
-        rows: NDArray[np.float64],
-        relative: NDArray[np.float64],
-        weights: NDArray[np.float64],
-        smoothing: float,
-    ) -> NDArray[np.float64]:
+    def solve(self, plans: _Observed, smoothing: float) -> NDArray[np.float64]:
         """Non-negative unknowns with the least weighted relative error, and a ridge on the curves' bends.
 
         The error is squared near zero and linear beyond (Huber 1964, by reweighting), so that a measurement that a
         neighbour disturbed does not bend the table.
         """
-        robust = np.ones(len(rows))
+        robust = np.ones(len(plans.rows))
         for _ in range(REWEIGHTINGS):
-            solution = self._solve_squares(rows, relative, weights * robust, smoothing)
-            errors = np.abs(rows @ solution / relative - 1)
+            solution = self._solve_squares(plans._replace(weights=plans.weights * robust), smoothing)
+            errors = np.abs(plans.rows @ solution / plans.relative - 1)
             limit = 1.345 * max(1.4826 * float(np.median(errors)), 1e-4)
             robust = np.minimum(1.0, limit / np.maximum(errors, 1e-12))
         return solution
 
-    def _solve_squares(
-        self,
-        rows: NDArray[np.float64],
-        relative: NDArray[np.float64],
-        weights: NDArray[np.float64],
-        smoothing: float,
-    ) -> NDArray[np.float64]:
-        scale = np.sqrt(weights) / relative
+    def _solve_squares(self, plans: _Observed, smoothing: float) -> NDArray[np.float64]:
+        scale = np.sqrt(plans.weights) / plans.relative
         ridge, aim = self._ridge()
-        strength = smoothing * np.sqrt(len(rows))
-        matrix = np.vstack([rows * scale[:, None], ridge * strength])
-        solution, _ = nnls(matrix, np.concatenate([relative * scale, aim * strength]), maxiter=50 * matrix.shape[1])
+        strength = smoothing * np.sqrt(len(plans.rows))
+        matrix = np.vstack([plans.rows * scale[:, None], ridge * strength])
+        wanted = np.concatenate([plans.relative * scale, aim * strength])
+        solution, _ = nnls(matrix, wanted, maxiter=50 * matrix.shape[1])
         return np.asarray(solution, np.float64)
 
     def _ridge(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
