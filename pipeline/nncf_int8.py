@@ -14,10 +14,11 @@ import numpy as np
 from pipeline.context import Run
 from pipeline.families.int8 import LARGEST_WEIGHT, PRECISION
 from pipeline.families.ranges import largest_weight
+from pipeline.measuring import ratio
 from pipeline.models.base import Predict
 from pipeline.run_folder import digest, read_json
 from profilers.measure import Bench, Candidate, Effort, save_feeds
-from profilers.statistics import by_process, log_speedup
+from profilers.statistics import by_process
 from targets.errors import RuntimeMissingError
 
 FILE = "nncf-int8.onnx"
@@ -53,7 +54,7 @@ def nncf_int8(run: Run) -> dict[str, Any]:
     if failed := [measured.error for measured in runs if measured.error]:
         raise RuntimeMissingError(f"{bench.runtime.name} cannot run what nncf made: {failed[0]}")
     processes = by_process(runs, True, bench.nearest.seconds) or by_process(runs, False)
-    speedup = float(np.exp(np.mean([log_speedup(process) for process in processes])))
+    speedup = 1 / ratio(processes)
     is_own = bench.runtime.name == run.bench.runtime.name
     score = run.adapter.evaluate(_predict(run, bench, model), run.splits)
     return {

@@ -17,14 +17,9 @@ def probe_runtimes(run: Run) -> Capability:
         run.reporter.say(f"{', '.join(known)} probed here {when}; `pipeline probe --again` does it anew")
     capabilities = {name: found for name, (found, _) in known.items()}
     with run.reporter.task("probing", len(unknown)) as task:
-        names: list[str] = []
-
-        def show(name: str) -> None:
-            task.update(len(names), name)
-            names.append(name)
-
-        for info in unknown:
-            (found,) = probe([info], run.target, run.host.id, seed=run.config.seed, on_runtime=show).runtimes
+        for number, info in enumerate(unknown):
+            task.update(number, info.name)
+            (found,) = probe([info], run.target, run.host.id, seed=run.config.seed).runtimes
             store.keep(info, found)
             capabilities[info.name] = found
     return Capability(run.host.id, run.target.to_json(), tuple(capabilities[info.name] for info in run.candidates))

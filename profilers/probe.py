@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,6 @@ def probe(
     *,
     seed: int = 0,
     effort: Effort = GLANCE,
-    on_runtime: Callable[[str], None] | None = None,
 ) -> Capability:
     """Time synthetic convolutions and matrix products in every runtime: at every sparsity, and by its families.
 
@@ -172,8 +171,6 @@ def probe(
     with tempfile.TemporaryDirectory() as folder:
         models = write_probe_models(Path(folder), target.batch_size, np.random.default_rng(seed))
         for info in runtimes:
-            if on_runtime:
-                on_runtime(info.name)
             bench = Bench(info, replace(target, runtime=info.name), effort=effort)
             capability = _probe_runtime(bench, models)
             if info.families and not capability.gains:
