@@ -30,6 +30,7 @@ from pipeline.recovery import accuracy_of, corrected_network, trained_network
 from pipeline.searching import Searcher, solve_in_loop
 from pipeline.stages import calibrate_stage, database_key, database_stage
 from profilers.latency_table import LatencyTable
+from targets.errors import SpeedupError
 
 HELD_OUT = 1024
 SIDES = ("ours", "authors")
@@ -72,16 +73,21 @@ def main() -> None:
     if arguments.side:
         print(json.dumps(one_side(arguments)))
         return
-    rows, facts = [], {}
+    result: dict[str, Any] = {"command": "python -m benchmarks.against_authors", "host": None}
+    pairs: list[list[dict[str, Any]]] = []
     for network in arguments.networks.split(","):
         for speedup in map(float, arguments.speedups.split(",")):
-            _, facts = profile_timed(run_of(arguments, network, speedup))
-            for side in SIDES:
-                rows.append(apart(arguments, network, speedup, side))
-                print({key: value for key, value in rows[-1].items() if key != "loop"}, flush=True)
-    command = "python -m benchmarks.against_authors"
-    result = {"command": command, "host": facts.get("host"), "summary": summary(rows), "rows": rows}
-    write_result("against_authors", result)
+            try:
+                _, facts = profile_timed(run_of(arguments, network, speedup))
+            except SpeedupError as error:
+                print(f"{network} at {speedup:g}x: {error}")
+                continue
+            pairs.append([apart(arguments, network, speedup, side) for side in SIDES])
+            rows = [row for pair in pairs for row in pair]
+            write_result(
+                "against_authors",
+                result | {"host": facts["host"], "summary": [summary(*pair) for pair in pairs], "rows": rows},
+            )
 
 
 def run_of(arguments: argparse.Namespace, network: str, speedup: float) -> Run:
@@ -99,6 +105,7 @@ def apart(arguments: argparse.Namespace, network: str, speedup: float, side: str
     command = [sys.executable, "-m", "benchmarks.against_authors", *flags]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     row: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
+    print(row, flush=True)
     return row
 
 
@@ -165,22 +172,17 @@ def _judged(
     return row
 
 
-def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours over theirs at every point."""
-    found = []
-    for ours, theirs in zip(rows[::2], rows[1::2], strict=True):
-        found.append(
-            {
-                "network": ours["network"],
-                "requested_speedup": ours["requested_speedup"],
-                "accuracy_gain_points": 100 * (ours["accuracy"] - theirs["accuracy"]),
-                "wall_time_ratio": ours["wall_s"] / theirs["wall_s"],
-                "database_and_search_ratio": (ours["database_s"] + ours["search_s"])
-                / (theirs["database_s"] + theirs["search_s"]),
-                "memory_ratio": ours["peak_memory_bytes"] / theirs["peak_memory_bytes"],
-            }
-        )
-    return found
+def summary(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Ours over theirs at a point."""
+    return {
+        "network": ours["network"],
+        "requested_speedup": ours["requested_speedup"],
+        "accuracy_gain_points": 100 * (ours["accuracy"] - theirs["accuracy"]),
+        "wall_time_ratio": ours["wall_s"] / theirs["wall_s"],
+        "database_and_search_ratio": (ours["database_s"] + ours["search_s"])
+        / (theirs["database_s"] + theirs["search_s"]),
+        "memory_ratio": ours["peak_memory_bytes"] / theirs["peak_memory_bytes"],
+    }
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from pipeline.search.spdy import Knobs
 from pipeline.searching import STARTS_TOGETHER, candidates_of, magnitudes_of, measured_errors
 from pipeline.stages import calibrate_stage, database_stage
 from profilers.latency_table import LatencyTable
+from targets.errors import SpeedupError
 
 SEARCHES = ("spdy", "spdy-evolution", "evolution")
 PLAIN = ("uniform", "global-magnitude", "dp")
@@ -66,25 +67,24 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=60)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
-    rows, facts = [], {}
+    result = {"command": "python -m benchmarks.search_ablation", "seconds": arguments.seconds}
+    rows: list[Row] = []
     for speedup in map(float, arguments.speedups.split(",")):
         settings = {"levels": arguments.levels, "calibration_samples": arguments.samples, "plans": arguments.plans}
         run = open_run(resnet20(speedup, **settings), arguments.runs / f"resnet20-{speedup:g}x")
-        table, facts = profile_timed(run)
+        try:
+            table, facts = profile_timed(run)
+        except SpeedupError as error:
+            print(f"{speedup:g}x: {error}")
+            continue
         calibrate_stage(run)
         database_stage(run)
         for allocator in (*PLAIN, *SEARCHES):
             for seed in range(arguments.seeds if allocator in SEARCHES else 1):
                 rows.append(measure(run, table, allocator, seed, arguments.seconds))
                 print(rows[-1], flush=True)
-    result = {
-        "command": "python -m benchmarks.search_ablation",
-        "host": facts.get("host"),
-        "seconds": arguments.seconds,
-        "summary": summary(rows),
-        "rows": [asdict(row) for row in rows],
-    }
-    write_result("search_ablation", result)
+        found = {"host": facts["host"], "summary": summary(rows), "rows": [asdict(row) for row in rows]}
+        write_result("search_ablation", result | found)
 
 
 def measure(run: Run, table: LatencyTable, allocator: str, seed: int, seconds: float) -> Row:

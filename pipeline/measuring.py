@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans, uniform_plan
-from profilers.statistics import Process, by_process, log_speedup, undisturbed_rounds
+from profilers.statistics import Process, by_process, log_speedup
+from profilers.together import measure_together
 from targets.errors import RuntimeMissingError
 
 LOG = "measurements.jsonl"
@@ -29,7 +31,6 @@ TABLE_ERROR = 0.01
 PROFILE = Effort(warmups=2, rounds=6, seconds=0.5, patience_s=1.0)
 CHECK = Effort(warmups=2, rounds=10, seconds=1.0, compilations=3, patience_s=2.0)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
-RETRIES = 1
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
@@ -65,13 +66,18 @@ class PlanBench:
             results: list[PlanMeasurement | None] = []
             for start in range(0, len(choices), PLANS_A_WORKER):
                 chunk = choices[start : start + PLANS_A_WORKER]
-                self._measure_missing(chunk)
+                self._measure_missing(chunk, partial(self._tell, on_plan, done, chunk))
                 results += [self._recall(self._rows_of(choice), choice, kind) for choice in chunk]
                 done += len(chunk)
                 on_plan(done)
             return results
 
         return measure
+
+    def _tell(self, on_plan: Callable[[int], None], earlier: int, choices: Sequence[Choice]) -> None:
+        """Say how many plans are done, by the rows in the log."""
+        rows = sum(name in self._log for choice in choices for name in self._rows_of(choice))
+        on_plan(earlier + rows // self._plan_processes)
 
     def solved(self, choice: Choice, masks: Masks) -> PlanMeasurement:
         """A solved plan with the zeros that it will ship with, as a certificate measures it.
@@ -86,10 +92,8 @@ class PlanBench:
             self._run.patcher.write_masks(masks, path, self._run.plan_of(choice))
             for seed, row_name in enumerate(names):
                 if row_name not in self._log:
-                    (measured,) = self._measure(
-                        self._run.dense_candidate, [[Candidate("solved plan", path)]], CHECK, seed
-                    )
-                    self._log.add(row_name, _row(measured))
+                    candidates = {row_name: Candidate("solved plan", path)}
+                    self._measure(self._run.dense_candidate, candidates, CHECK, seed)
         found = self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)
         if found is None:
             raise RuntimeMissingError(
@@ -124,10 +128,9 @@ class PlanBench:
         with self._reference_file() as reference:
             for seed, name in enumerate(names):
                 if name not in self._log:
-                    (measured,) = self._measure(reference, [[self._run.dense_candidate]], CHECK, seed)
-                    self._log.add(name, _row(measured))
+                    self._measure(reference, {name: self._run.dense_candidate}, CHECK, seed)
 
-    def _measure_missing(self, choices: Sequence[Choice]) -> None:
+    def _measure_missing(self, choices: Sequence[Choice], on_row: Callable[[], None] = lambda: None) -> None:
         missing = [c for c in dict.fromkeys(choices) if any(name not in self._log for name in self._rows_of(c))]
         if not missing:
             return
@@ -138,41 +141,30 @@ class PlanBench:
                 self._run.patcher.write(self._run.plan_of(choice), path)
                 plans[choice] = Candidate(f"plan {number}", path)
             for process in range(self._plan_processes):
-                rows = {self._rows_of(choice)[process]: plan for choice, plan in plans.items()}
-                left = {name: plan for name, plan in rows.items() if name not in self._log}
-                groups = [[plan] for plan in left.values()]
-                for name, measured in zip(left, self._measure(reference, groups, PROFILE, len(self._log)), strict=True):
-                    self._log.add(name, _row(measured))
+                rows = [(self._rows_of(choice)[process], plan) for choice, plan in plans.items()]
+                mixed = np.random.default_rng(process).permutation(len(rows))  # each time beside other plans
+                left = {name: plan for name, plan in (rows[index] for index in mixed) if name not in self._log}
+                self._measure(reference, left, PROFILE, len(self._log), on_row)
 
     def _rows_of(self, choice: Choice) -> list[str]:
         """Names of a plan's rows in the log, one a process."""
         return [f"{process}:{_name(choice)}" for process in range(self._plan_processes)]
 
     def _measure(
-        self, reference: Candidate, groups: Sequence[Sequence[Candidate]], effort: Effort, seed: int
-    ) -> list[Measurement]:
-        """Measure every group's first member, and once more those that were disturbed."""
-        results: list[Measurement] = []
-        left = list(range(len(groups)))
-        for attempt in range(1 + RETRIES):
-            chosen = [groups[index] for index in left]
-            measured = self._run.bench.measure(reference, chosen, seed=seed + 1000 * attempt, effort=effort)
-            for index, (result,) in zip(left, measured, strict=True):
-                if index == len(results):
-                    results.append(result)
-                elif self._quiet_rounds(result) > self._quiet_rounds(results[index]):
-                    results[index] = result
-            left = [index for index, result in enumerate(results) if self._is_disturbed(result)]
-            if not left or not self._run.bench.nearest.is_rule:
-                break
-        return results
+        self,
+        reference: Candidate,
+        candidates: Mapping[str, Candidate],
+        effort: Effort,
+        seed: int,
+        on_row: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Measure candidates by the names of their rows, and log each as it comes."""
 
-    def _is_disturbed(self, measured: Measurement) -> bool:
-        return 2 * self._quiet_rounds(measured) < len(measured.samples_s)  # never a failed one
+        def keep(name: str, measured: Measurement) -> None:
+            self._log.add(name, _row(measured))
+            on_row()
 
-    def _quiet_rounds(self, measured: Measurement) -> int:
-        (keep,) = undisturbed_rounds([measured], self._run.bench.nearest.seconds)
-        return int(keep.sum())
+        measure_together(self._run.bench, reference, candidates, keep, seed=seed, effort=effort)
 
     @contextmanager
     def _reference_file(self) -> Iterator[Candidate]:

@@ -1,5 +1,7 @@
 """Do the exported files still say what the checkpoint says, on every runtime that will read them?"""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,50 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from pipeline.context import Run
-from pipeline.export import ROUNDING, ParityRecord, Tolerance, check_parity, compare_outputs
+from pipeline.models.base import Feeds
 from profilers.measure import Candidate
+from targets.errors import ArtifactError
 
 SAMPLES = 256
 SAMPLE_BYTES = 64 * 2**20
 """Samples that are compared, and how much memory they may take; one batch at least."""
 OUTPUT = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class ParityRecord:
+    """How far a runtime's outputs are from torch's.
+
+    Args:
+        runtime: that ran the file.
+        samples: inputs compared.
+        max_abs: largest absolute difference of an output.
+        max_rel: largest difference over the largest absolute output of torch.
+        typical_rel: root mean square of the same.
+        top1_agreement: fraction of samples whose largest output is the same.
+    """
+
+    runtime: str
+    samples: int
+    max_abs: float
+    max_rel: float
+    typical_rel: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far outputs may be from torch's, over the largest: every single one, and their root mean square.
+
+    Steps of 8 bits move single values far, where they lie between two of them: there only the mean says whether the
+    file is another network. What int8 costs in accuracy is judged on the task, by the certificate.
+    """
+
+    largest: float = 1e-3
+    typical: float = 1e-3
+
+
+ROUNDING, INT8_STEPS = Tolerance(), Tolerance(largest=float("inf"), typical=0.1)
 
 
 def golden_inputs(run: Run, count: int) -> NDArray[Any]:
@@ -54,6 +93,91 @@ def write_golden(run: Run, onnx_path: Path, path: Path) -> None:
     part.replace(path)
 
 
+def check_parity(
+    expected: NDArray[np.float32],
+    path: Path,
+    feeds: Feeds,
+    runtime: str = "onnxruntime",
+    tolerance: Tolerance = ROUNDING,
+) -> ParityRecord:
+    """Compare a runtime's outputs with torch's, both in float32.
+
+    Args:
+        expected: [n, …] outputs of torch.
+        path: ONNX file, or OpenVINO IR for ``openvino``.
+        feeds: inputs [n, …]; the file's fixed batch size is filled up by repeating.
+        runtime: ``onnxruntime`` or ``openvino``.
+        tolerance: relative differences that pass.
+
+    Raises:
+        ArtifactError: the difference is larger, or the file does not load.
+    """
+    load = _PREDICTORS[runtime]
+    try:
+        predict, batch_size = load(path)
+    except Exception as error:  # each runtime has its own kinds
+        raise ArtifactError(f"{runtime} does not load {path}: {error}") from error
+    return compare_outputs(runtime, str(path), expected, _in_batches(predict, feeds, batch_size), tolerance)
+
+
+def compare_outputs(
+    runtime: str,
+    file: str,
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    tolerance: Tolerance = ROUNDING,
+) -> ParityRecord:
+    """How far ``found`` outputs [n, …] of a runtime are from the ``expected`` ones of torch.
+
+    Outputs of several numbers at every place, [n, places, numbers], are each held against their own scale: boxes in
+    pixels must not hide probabilities.
+
+    Raises:
+        ArtifactError: further than ``tolerance``, or not finite.
+    """
+    difference = np.abs(found - expected)
+    scale = np.abs(expected).max(axis=(0, 1) if expected.ndim > 2 else None)
+    relative = difference / np.maximum(scale, np.finfo(np.float32).tiny)
+    largest, typical = float(relative.max()), float(np.sqrt(np.mean(np.square(relative, dtype=np.float64))))
+    agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    record = ParityRecord(runtime, len(expected), float(difference.max()), largest, typical, agreement)
+    if not (largest <= tolerance.largest and typical <= tolerance.typical):
+        raise ArtifactError(
+            f"{file} on {runtime} differs from torch by up to {largest:.2g} of the largest output, {typical:.2g} in "
+            f"the mean; at most {tolerance.largest:.2g} and {tolerance.typical:.2g} is rounding. Export again; if it "
+            "stays, report the operator that differs."
+        )
+    return record
+
+
 def _sample_count(run: Run) -> int:
     one = golden_inputs(run, 1)
     return max(run.target.batch_size, min(SAMPLES, SAMPLE_BYTES // one.nbytes))
+
+
+_Run = Callable[[Feeds], NDArray[np.float32]]
+
+
+def _onnxruntime(path: Path) -> tuple[_Run, int]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(None, batch)[0], session.get_inputs()[0].shape[0]
+
+
+def _openvino(path: Path) -> tuple[_Run, int]:
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda batch: compiled(batch)[0], compiled.inputs[0].shape[0]
+
+
+_PREDICTORS: dict[str, Callable[[Path], tuple[_Run, int]]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+
+
+def _in_batches(predict: _Run, feeds: Feeds, batch_size: int) -> NDArray[np.float32]:
+    """Outputs of all inputs; the last batch is filled up by repeating, and the repetitions dropped."""
+    count = len(next(iter(feeds.values())))
+    rows = np.resize(np.arange(count), -(-count // batch_size) * batch_size)
+    outputs = [predict({name: array[batch] for name, array in feeds.items()}) for batch in rows.reshape(-1, batch_size)]
+    return np.concatenate(outputs)[:count]

@@ -21,7 +21,7 @@ from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
-from pipeline.export import INT8_STEPS, ROUNDING, assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
+from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
 from pipeline.families.base import Methods
 from pipeline.families.ranges import largest_weight
 from pipeline.families.registry import int8_layers, layer_plans
@@ -30,7 +30,7 @@ from pipeline.first_look import first_look
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_version
-from pipeline.parity import check_exports, write_golden
+from pipeline.parity import INT8_STEPS, ROUNDING, check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
 from pipeline.probing import probe_runtimes
 from pipeline.provenance.model_card import write_model_card

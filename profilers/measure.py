@@ -108,6 +108,9 @@ class Measurement:
         return asdict(self)
 
 
+OnGroup = Callable[[list[Measurement]], None]
+
+
 @dataclass(frozen=True, slots=True)
 class AloneMeasurement:
     """Raw samples of one model that had a process to itself, as it will be deployed.
@@ -168,12 +171,15 @@ class Bench:
         *,
         seed: int = 0,
         effort: Effort | None = None,
-        on_group: Callable[[int], None] | None = None,
+        on_group: OnGroup = lambda _: None,
     ) -> list[list[Measurement]]:
         """Time every group of candidates in turns with the reference, in one fresh worker process.
 
         A worker that crashes or hangs costs the group that it was measuring; a new one goes on with the rest. A
         connection that was lost costs nothing but time, unless it cannot be made again.
+
+        Args:
+            on_group: hears each group's measurements as they come.
 
         Raises:
             RuntimeMissingError: the reference itself cannot be measured.
@@ -200,11 +206,16 @@ class Bench:
         results: list[list[Measurement]],
         seed: int,
         effort: Effort,
-        on_group: Callable[[int], None] | None,
+        on_group: OnGroup,
     ) -> None:
         """Measure the groups that have no results yet, in one worker, and append those that it comes to."""
         before = len(results)
         rest = groups[before:]
+
+        def keep(group: Sequence[Candidate], event: dict[str, Any]) -> None:
+            results.append(_measurements(group, event, effort.warmups))
+            on_group(results[-1])
+
         settings = {name: getattr(effort, name) for name in ("compilations", "warmups", "rounds", "seconds")}
         settings["patience_s"] = effort.patience_s * self.nearest.patience
         models = [reference, *(candidate for group in rest for candidate in group)]
@@ -217,14 +228,12 @@ class Bench:
         for event in self._run(models, fill, effort.timeout_s):
             if event["event"] in ("measured", "failed"):
                 self.nearest.saw(event.get("distance_s", ()))
-                results.append(_measurements(rest[event["group"]], event, effort.warmups))
-                if on_group:
-                    on_group(len(results))
+                keep(rest[event["group"]], event)
             elif event["event"] == "died":
                 if event["group"] is None and len(results) == before:
                     raise RuntimeMissingError(self._reference_failed(reference, event["error"]))
                 if len(results) < len(groups):
-                    results.append(_measurements(groups[len(results)], event, effort.warmups))
+                    keep(groups[len(results)], event)
 
     def infer(self, model: Candidate, feeds: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Outputs [n, …] of a model for inputs [n, …], in its order, on the target's runtime, batch by batch.

@@ -13,12 +13,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from pipeline.export import (
-    INT8_STEPS,
-    ParityRecord,
     PlanPatcher,
     assert_zeros_survive,
-    check_parity,
-    compare_outputs,
     export_onnx,
     export_openvino_ir,
     unit_initialisers,
@@ -27,6 +23,7 @@ from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.models.resnet import Bottleneck, CifarResNet, ImageNetResNet
 from pipeline.models.tracing import trace_units
+from pipeline.parity import INT8_STEPS, ParityRecord, check_parity, compare_outputs
 from targets.errors import ArtifactError
 from targets.levels import DENSE, Level
 from tests.deepsparse_engine import fraction_and_outputs

@@ -11,8 +11,6 @@ import torch
 from pipeline.export import (
     PlanPatcher,
     assert_zeros_survive,
-    check_parity,
-    compare_outputs,
     export_onnx,
     export_openvino_ir,
     unit_initialisers,
@@ -22,6 +20,7 @@ from pipeline.models.bert import TENSORS, Deployed, QuestionNetwork, SentenceNet
 from pipeline.models.inference import torch_predict
 from pipeline.models.language import SentenceEmbedding
 from pipeline.models.pretrained import find_pretrained
+from pipeline.parity import check_parity, compare_outputs
 from profilers.measure import Bench, Candidate, Effort
 from targets import environments
 from targets.errors import ArtifactError

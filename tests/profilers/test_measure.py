@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from profilers.measure import Bench, Candidate, Effort
+from profilers.measure import Bench, Candidate, Effort, Measurement
+from profilers.together import MOST_TOGETHER, measure_together
 from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
@@ -80,10 +81,10 @@ def test_members_of_a_group_share_their_rounds(bench: Bench, dense: Candidate, s
 def test_a_model_that_does_not_load_is_data_and_the_rest_is_measured(
     bench: Bench, dense: Candidate, small: Candidate, broken: Candidate
 ) -> None:
-    seen: list[int] = []
-    results = bench.measure(dense, [[small], [broken], [small]], on_group=seen.append)
+    heard: list[list[Measurement]] = []
+    results = bench.measure(dense, [[small], [broken], [small]], on_group=heard.append)
     assert [group[0].error is None for group in results] == [True, False, True]
-    assert seen == [1, 2, 3]
+    assert heard == results
 
 
 def test_a_reference_that_does_not_load_is_an_error_that_names_it(
@@ -155,3 +156,33 @@ def test_an_interpreter_that_is_gone_is_an_error(dense: Candidate, small: Candid
     other = Bench(info, bench.target, inputs=Path("/nonexistent.npz"), effort=QUICK)
     ((measured,),) = other.measure(dense, [[small]])
     assert measured.error is not None
+
+
+def test_one_that_fails_among_several_costs_the_others_nothing(
+    bench: Bench, dense: Candidate, small: Candidate, broken: Candidate
+) -> None:
+    candidates = {"a": small, "b": broken, "c": dense, "d": small, "e": small}
+    found: dict[str, Measurement] = {}
+    measure_together(bench, dense, candidates, found.__setitem__, seed=0, effort=QUICK)
+    assert {name: result.error is None for name, result in found.items()} == {name: name != "b" for name in candidates}
+    assert found["a"].speedup > 1.5 > found["c"].speedup
+
+
+def test_those_that_take_turns_share_a_reference_and_are_told_as_they_come(
+    bench: Bench, dense: Candidate, small: Candidate
+) -> None:
+    names = [f"plan {number}" for number in range(MOST_TOGETHER + 1)]
+    found: dict[str, Measurement] = {}
+    measure_together(bench, dense, dict.fromkeys(names, small), found.setdefault, seed=0, effort=QUICK)
+    references = [found[name].reference_s for name in names]
+    assert references[:MOST_TOGETHER] == [references[0]] * MOST_TOGETHER
+    assert references[-1] != references[0]
+
+
+def test_large_files_do_not_share_memory(
+    bench: Bench, dense: Candidate, small: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profilers.together.TOGETHER_BYTES", 2 * dense.path.stat().st_size)
+    found: dict[str, Measurement] = {}
+    measure_together(bench, dense, dict.fromkeys("abc", small), found.__setitem__, seed=0, effort=QUICK)
+    assert found["a"].reference_s == found["b"].reference_s != found["c"].reference_s

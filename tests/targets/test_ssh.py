@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from profilers.measure import Bench, Candidate, Effort
+from profilers.measure import Bench, Candidate, Effort, Measurement
 from targets.devices.registry import open_device
 from targets.devices.ssh import SshDevice
 from targets.errors import ConfigError, RuntimeMissingError, UnreachableError
@@ -102,11 +102,11 @@ def test_a_connection_that_is_lost_half_way_costs_no_result(
     bench: Bench, models: tuple[Candidate, Candidate], server: Sshd
 ) -> None:
     dense, small = models
-    seen: list[int] = []
+    heard: list[list[Measurement]] = []
 
-    def drop_once(done: int) -> None:
-        seen.append(done)
-        if done == 1:
+    def drop_once(group: list[Measurement]) -> None:
+        heard.append(group)
+        if len(heard) == 1:
             server.stop()
             threading.Timer(0.5, server.start).start()
 
@@ -114,7 +114,7 @@ def test_a_connection_that_is_lost_half_way_costs_no_result(
         dense, [[small]] * 4, on_group=drop_once, effort=Effort(1, 20, 1.0, patience_s=0.0, timeout_s=60)
     )
     assert [group[0].error for group in results] == [None] * 4
-    assert seen == [1, 2, 3, 4]
+    assert heard == results
 
 
 def test_a_device_that_stops_answering_half_way_costs_no_result(
@@ -125,7 +125,7 @@ def test_a_device_that_stops_answering_half_way_costs_no_result(
     open_device.cache_clear()
     stopped: list[int] = []
 
-    def hang_once(done: int) -> None:
+    def hang_once(group: list[Measurement]) -> None:
         if not stopped:
             stopped.extend(server.hang())
 
