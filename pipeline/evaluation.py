@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import cloudpickle
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from calibration.batch_norm import batch_statistics
@@ -27,6 +29,9 @@ from targets.errors import ArtifactError
 from targets.levels import Level
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+SLIP = 0.005
+"""Chance, after every batch, that a plan is given up which is no worse than the one to beat."""
 
 
 @dataclass(slots=True)
@@ -166,22 +171,26 @@ class CandidateLosses:
             self._elsewhere = _Elsewhere(candidates, workers, shared)
         self.here = CandidateNetwork(candidates)
         self.costs = EvaluationCosts()
+        self._complete: dict[float, list[float]] = {}  # mean loss of a plan → its sums
 
     def __call__(self, plans: Sequence[Plan], limit: float, share: float = 1.0) -> list[float]:
         """Mean loss of every plan over the first ``share`` of the batches, at least one.
 
-        A plan stops at the batch with which its loss must exceed ``limit``; it then gets a lower bound above that,
-        whether or not workers have done later batches already.
+        A plan stops at the batch with which its loss must exceed ``limit``, or with which a paired test says that it
+        will: where the limit is the loss of a plan, batch by batch against that one's (a race as in Maron & Moore,
+        1997, with Student's t). It then gets a bound or an estimate above the limit, whether or not workers have done
+        later batches already.
         """
         count = max(1, round(share * len(self._sizes)))
-        samples = sum(self._sizes[:count])
         sums = {plan: list(self._log[_name(plan)]) if _name(plan) in self._log else [] for plan in plans}
         known = {plan: len(parts) for plan, parts in sums.items()}
         self._count([plan for plan in sums if known[plan] < count])
         if self._elsewhere is not None:
             self._spread(sums, range(count), self._elsewhere)
         for number in range(count):
-            hopeful = [p for p, parts in sums.items() if len(parts) == number and sum(parts) <= limit * samples]
+            hopeful = [
+                p for p, parts in sums.items() if len(parts) == number and self._judged(parts, limit, count) is None
+            ]
             if hopeful:
                 losses, costs = self.here.run(number, hopeful)
                 self.costs.add(costs)
@@ -190,7 +199,41 @@ class CandidateLosses:
         for plan, parts in sums.items():
             if len(parts) > known[plan]:
                 self._log.add(_name(plan), parts)
-        return [_mean(sums[plan][:count], samples, limit) for plan in plans]
+        return [self._loss(sums[plan][:count], limit, count) for plan in plans]
+
+    def _loss(self, parts: Sequence[float], limit: float, count: int) -> float:
+        loss = self._judged(parts, limit, count)
+        assert loss is not None, "every plan has seen all its batches or was given up"
+        return loss
+
+    def _judged(self, parts: Sequence[float], limit: float, count: int) -> float | None:
+        """A plan's mean loss over ``count`` batches by those that it has seen; None while it must see more."""
+        samples, whole = sum(self._sizes[:count]), count == len(self._sizes)
+        totals = np.cumsum(parts)
+        over = np.flatnonzero(totals > limit * samples)
+        worse = self._worse(parts, limit) if whole else None
+        if worse is not None and not (len(over) and over[0] <= worse[0]):
+            return worse[1]
+        if len(over):
+            return float(totals[over[0]]) / samples
+        if len(parts) < count:
+            return None
+        mean = float(totals[-1]) / samples
+        if whole:
+            self._complete[mean] = list(parts)
+        return mean
+
+    def _worse(self, parts: Sequence[float], limit: float) -> tuple[int, float] | None:
+        """Number of the batch with which a plan proves worse than the one whose loss is ``limit``; its loss then."""
+        rival = self._complete.get(limit)
+        if rival is None or len(parts) < 2 or not np.isfinite(parts).all():
+            return None
+        n = np.arange(1, len(parts) + 1)
+        difference = (np.array(parts) - rival[: len(parts)]) / self._sizes[: len(parts)]
+        mean = np.cumsum(difference) / n
+        variance = np.maximum(np.cumsum(difference**2) - n * mean**2, 0)[1:] / (n[1:] - 1)
+        proven = np.flatnonzero(mean[1:] > stats.t.ppf(1 - SLIP, n[1:] - 1) * np.sqrt(variance / n[1:]))
+        return (int(proven[0]) + 1, limit + float(mean[proven[0] + 1])) if len(proven) else None
 
     def _spread(self, sums: Mapping[Plan, list[float]], numbers: range, elsewhere: "_Elsewhere") -> None:
         """Have workers do every batch that is missing, all at once."""
@@ -253,16 +296,6 @@ def run_batch(path: str, sha256: str, number: int, plans: Sequence[Plan]) -> tup
 
 def _name(plan: Plan) -> str:
     return ",".join(map(str, plan))
-
-
-def _mean(sums: Sequence[float], samples: int, limit: float) -> float:
-    """Mean of complete sums, or of as few of them as exceed the limit."""
-    total = 0.0
-    for part in sums:
-        total += part
-        if total > limit * samples:
-            break
-    return total / samples
 
 
 def outputs_of(network: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:

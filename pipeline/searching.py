@@ -31,6 +31,8 @@ JUDGING_BYTES = 2**31
 """Of the calibration inputs and dense outputs that candidates are judged by: a gigabyte or two, and as much again while
 they are made."""
 FEWEST_JUDGING = 16
+JUDGING_BATCHES = 16
+"""Batches of these samples at least: after every one, plans that prove worse than the incumbent are given up."""
 STARTS_TOGETHER = 8
 """Random starts of a search that are judged in one race."""
 LATER_EVALUATIONS = 60
@@ -66,7 +68,7 @@ class Searcher:
         self._seconds = 0.0
         self.trace: list[TraceRow] = []
         self._on_evaluation = on_evaluation
-        key = digest("losses by batch", database_key, run.calibration.sha256, judging_samples(run))
+        key = digest("losses by batch", database_key, run.calibration.sha256, judging_samples(run), JUDGING_BATCHES)
         log = Log(run.folder.file("evaluations.jsonl"), key)
         shared = run.folder.file("shared")
         if not run.workers.is_here:
@@ -148,7 +150,8 @@ def candidates_of(run: Run, database: Database) -> Candidates:
     """What a run's candidate plans are judged by."""
     network = run.copy_of_dense()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch_size, samples = run.adapter.recipe.inference_batch, judging_samples(run)
+    samples = judging_samples(run)
+    batch_size = min(run.adapter.recipe.inference_batch, max(FEWEST_JUDGING, samples // JUDGING_BATCHES))
     inputs = torch.from_numpy(run.calibration_samples[:samples])
     return Candidates(
         network,

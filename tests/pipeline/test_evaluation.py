@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,9 +8,10 @@ from torch import Tensor, nn
 
 from calibration.batch_norm import batch_statistics
 from pipeline.compression.stitch import Stitcher
-from pipeline.evaluation import outputs_of
+from pipeline.evaluation import CandidateLosses, outputs_of
 from pipeline.prefix import SharedPrefix
-from tests.pipeline.stitched import BATCH, LEVELS, candidate_losses, database, inputs
+from pipeline.run_folder import Log
+from tests.pipeline.stitched import BATCH, LEVELS, candidate_losses, candidates, database, inputs
 from tests.training.networks import ADAPTER, UNITS, dense_network
 
 
@@ -70,6 +72,25 @@ def test_hopeless_plans_stop_early_with_a_bound(built, tmp_path):
     assert loss == pytest.approx(sum(plain_losses(built, gentle)) / 128, rel=1e-5)
     assert losses.costs.batches_run < losses.costs.batches_whole
     assert losses([worst], math.inf) == pytest.approx([sum(plain_losses(built, worst)) / 128], rel=1e-5)
+
+
+def test_a_plan_that_proves_worse_batch_by_batch_is_given_up_and_a_better_one_never(built, tmp_path):
+    """Sixteen batches; the limit is the loss of a plan in the middle, and every plan is asked for beside it."""
+    losses = CandidateLosses(replace(candidates(built), batch_size=8), Log(tmp_path / "log", "key"))
+    truth = CandidateLosses(replace(candidates(built), batch_size=8), Log(tmp_path / "other log", "key"))
+    asked = plans(24)
+    known = dict(zip(asked, truth(asked, math.inf), strict=True))
+    middle = sorted(asked, key=lambda plan: known[plan])[len(asked) // 3]
+    limit = losses([middle], math.inf)[0]
+    found = dict(zip(asked, losses(asked, limit), strict=True))
+    better = [plan for plan in asked if known[plan] <= limit]
+    assert [found[plan] for plan in better] == pytest.approx([known[plan] for plan in better])
+    assert min(found[plan] for plan in asked if plan not in better) > limit
+    assert losses.costs.batches_run < 0.75 * truth.costs.batches_run
+    resumed = CandidateLosses(replace(candidates(built), batch_size=8), Log(tmp_path / "log", "key"))
+    assert resumed([middle], math.inf) == [limit]
+    assert dict(zip(asked, resumed(asked, limit), strict=True)) == found
+    assert resumed.costs.batches_run == 0
 
 
 def test_a_resumed_search_finds_what_was_computed(built, tmp_path):
