@@ -30,10 +30,12 @@ class LayerStatistics:
             any row of the weight matrix (Hassibi & Stork 1993; Frantar & Alistarh 2022, OBC). Columns of X are in
             the order of ``weight.flatten(1)``. Grouped convolutions have one for every group, [groups, d_in, d_in].
         samples: number of network inputs behind it.
+        columns: [n, d_in] some columns of X, where they were asked for; none of grouped convolutions.
     """
 
     hessian: NDArray[np.float64]
     samples: int
+    columns: NDArray[np.float32] | None = None
 
 
 def collect_statistics(
@@ -42,6 +44,7 @@ def collect_statistics(
     batches: Iterable[Tensor],
     memory_bytes: int = 4 * 2**30,
     progress: Progress | None = None,
+    columns_a_batch: int = 0,
 ) -> Iterator[tuple[str, LayerStatistics]]:
     """Statistics of the named layers' inputs, in the order of ``names``.
 
@@ -54,13 +57,14 @@ def collect_statistics(
         batches: network inputs [n, ...]; gone through once a pass, so no mere iterator if several are needed.
         memory_bytes: for Hessians at a time; a single layer may exceed it.
         progress: called after every batch.
+        columns_a_batch: how many columns of X to keep of every batch.
 
     Raises:
         ValueError: a module is of another kind, or several passes are needed and ``batches`` can be read but once.
         DataError: there is no batch, a layer was not reached, or its inputs hold NaN or infinity.
     """
     padding = _Padding(model)
-    moments = [_Moments(name, _layer(model, name), padding) for name in names]
+    moments = [_Moments(name, _layer(model, name), padding, columns_a_batch) for name in names]
     passes = _passes(moments, memory_bytes)
     if len(passes) > 1 and iter(batches) is batches:
         raise ValueError(f"{len(passes)} passes over the data are needed, which an iterator cannot give: pass a list")
@@ -141,14 +145,16 @@ class _Padding:
 class _Moments:
     """Sums of XXᵀ of one layer, filled by its forward hook."""
 
-    def __init__(self, name: str, layer: Layer, padding: _Padding):
+    def __init__(self, name: str, layer: Layer, padding: _Padding, columns_a_batch: int):
         self.name = name
         self.layer = layer
         self.padding = padding
+        self.columns_a_batch = columns_a_batch
         self.samples = 0
         groups = 1 if isinstance(layer, nn.Linear) else layer.groups
         self.shape = (groups, layer.weight[0].numel(), layer.weight[0].numel())
         self._sum: Tensor | None = None
+        self._columns: list[Tensor] = []
 
     def hook(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Add one batch: products in the data's precision a chunk, sums of chunks in float64."""
@@ -156,8 +162,11 @@ class _Moments:
             self._sum = torch.zeros(self.shape, dtype=torch.float64)
         batch = without_padding(inputs[0].detach(), self.padding.real)
         batch = batch if batch.dtype == torch.float64 else batch.float()
-        for chunk in patches(self.layer, batch):
+        for number, chunk in enumerate(patches(self.layer, batch)):
             self._sum += torch.bmm(chunk.transpose(1, 2), chunk)
+            if number == 0 and len(chunk) == 1 and self.columns_a_batch:
+                spread = torch.linspace(0, chunk.shape[1] - 1, self.columns_a_batch).long()
+                self._columns.append(chunk[0, spread].float())
         if not bool(torch.isfinite(self._sum).all()):
             raise DataError(f"The inputs of layer {self.name} hold NaN or infinity: check the data and the weights")
         self.samples += len(inputs[0])
@@ -168,7 +177,8 @@ class _Moments:
             raise DataError(f"Layer {self.name} saw no data: the network never runs it, or there is no batch")
         channels_last = columns_of_weight(self.layer)
         hessian = 2 * self._sum.numpy()[:, channels_last[:, None], channels_last]
-        return LayerStatistics(hessian[0] if len(hessian) == 1 else hessian, self.samples)
+        columns = torch.cat(self._columns).numpy()[:, channels_last] if self._columns else None
+        return LayerStatistics(hessian[0] if len(hessian) == 1 else hessian, self.samples, columns)
 
 
 def _layer(model: nn.Module, name: str) -> Layer:

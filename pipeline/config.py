@@ -77,7 +77,7 @@ class RunConfig(BaseModel):
         "spdy", description="what chooses every unit's level"
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
-    channel_criterion: Literal["obs", "l1", "l2", "leverage"] = Field(
+    channel_criterion: Literal["obs", "l1", "l2", "leverage", "pfp"] = Field(
         "obs", description="which channels go, where the family channel is used"
     )
     solver: Literal["auto", "least-squares", "blocked"] = Field("auto", description="what the other weights become")

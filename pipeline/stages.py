@@ -23,6 +23,7 @@ from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
 from pipeline.families.base import Methods
+from pipeline.families.channel import COLUMNS_A_BATCH
 from pipeline.families.ranges import largest_weight
 from pipeline.families.registry import int8_layers, layer_plans
 from pipeline.files import write_atomically
@@ -156,7 +157,12 @@ def database_stage(run: Run) -> None:
             build_database(
                 layers,
                 model.state_dict(),
-                collect_statistics(model, [layer.name for layer in layers], inputs),
+                collect_statistics(
+                    model,
+                    [layer.name for layer in layers],
+                    inputs,
+                    columns_a_batch=COLUMNS_A_BATCH.get(config.channel_criterion, 0),
+                ),
                 run.levels,
                 folder,
                 criterion=config.criterion,

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SETTINGS = (
     *("--target", "auto", "--batch-size", 16, "--levels", 6, "--plans", 12, "--evaluations", 5, "--no-install"),
-    *("--calibration-samples", 64, "--correction-passes", 1, "--channel-criterion", "l2", "--out", "out"),
+    *("--calibration-samples", 64, "--correction-passes", 1, "--channel-criterion", "pfp", "--out", "out"),
 )
 
 

@@ -44,8 +44,8 @@ Progress = Callable[[int, int, str], None]
 """Told the units that are done, the units in all, and the name of the one that was just finished."""
 
 
-Compress = Callable[[Matrix, Matrix], Iterator[Matrix]]
-"""From Hessian and dense weights [rows, d] to the weights of every level but dense, in the levels' order."""
+Compress = Callable[[LayerStatistics, Matrix], Iterator[Matrix]]
+"""From statistics and dense weights [rows, d] to the weights of every level but dense, in the levels' order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def build_database(
                 if _is_built(folder / file_name(unit.name), key):
                     finish(unit)
                 else:
-                    yield unit.name, (unit, key, dense, layer.hessian, plans[unit.name])
+                    yield unit.name, (unit, key, dense, layer, plans[unit.name])
 
     by_name = {unit.name: unit for unit in units}
     for name, (header, tensors) in compute(compress_unit, tasks()):
@@ -191,14 +191,16 @@ def _solved(levels: Sequence[Level], criterion: str, solver: str) -> Compress:
 
 
 def _solve(
-    sparsities: Sequence[float], criterion: str, solver: str, hessian: Matrix, dense: Matrix
+    sparsities: Sequence[float], criterion: str, solver: str, statistics: LayerStatistics, dense: Matrix
 ) -> Iterator[Matrix]:
-    return SOLVERS[solver](hessian, dense, sparsities, CRITERIA[criterion])
+    return SOLVERS[solver](statistics.hessian, dense, sparsities, CRITERIA[criterion])
 
 
-def compress_unit(unit: Unit, key: str, dense: Matrix, hessian: Matrix, plan: UnitPlan) -> tuple[UnitHeader, Tensors]:
+def compress_unit(
+    unit: Unit, key: str, dense: Matrix, statistics: LayerStatistics, plan: UnitPlan
+) -> tuple[UnitHeader, Tensors]:
     """A unit at every level of its plan, as its file keeps it; depends on nothing but the arguments."""
-    return encode_unit(unit, key, dense, hessian, plan.levels, plan.compress(hessian, dense))
+    return encode_unit(unit, key, dense, statistics.hessian, plan.levels, plan.compress(statistics, dense))
 
 
 def _check_settings(levels: Sequence[Level], criterion: str, solver: str, plans: Mapping[str, UnitPlan] | None) -> None:

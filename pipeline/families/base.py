@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from calibration.statistics import LayerStatistics
 from pipeline.compression.hessians import Matrix
 from pipeline.families.int8 import LARGEST_WEIGHT
 from pipeline.graph import ExportedGraph
@@ -56,7 +57,7 @@ class Family(Protocol):
         self,
         unit: Unit,
         layer: Unit,
-        hessian: Matrix,
+        statistics: LayerStatistics,
         dense: Matrix,
         levels: Sequence[Level],
         methods: Methods,
@@ -64,7 +65,7 @@ class Family(Protocol):
         """Weights [rows, d] of a layer at each of its levels, zeros where something is gone.
 
         Args:
-            hessian: of the layer's inputs, [d, d] or [groups, d, d].
+            statistics: of the layer's inputs.
             dense: [rows, d] the original weights.
             levels: of this family.
         """

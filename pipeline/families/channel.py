@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.statistics import LayerStatistics
 from pipeline.compression.hessians import Matrix, invertible
 from pipeline.families.base import Methods
 from pipeline.graph import ExportedGraph
@@ -22,6 +23,8 @@ Groups = NDArray[np.int64]
 """[groups, columns a group] columns of the reader's weight matrix that belong to every group of channels."""
 Chosen = NDArray[np.int64]
 """Numbers of the groups that go."""
+SENSITIVITY_BYTES = 64 * 2**20
+"""What groups add to outputs, worked on at a time."""
 SWEEPS = 128
 """Steps in which the channels of a width are removed at most; several go in one step where there are more."""
 
@@ -50,7 +53,7 @@ class Channel:
         self,
         unit: Unit,
         layer: Unit,
-        hessian: Matrix,
+        statistics: LayerStatistics,
         dense: Matrix,
         levels: Sequence[Level],
         methods: Methods,
@@ -59,8 +62,8 @@ class Channel:
         cut = next(cut for cut in unit.cuts if cut.consumer == layer.name)
         inputs = inputs_of(cut, dense.shape[1])
         counts = [len(inputs) - kept_count(cut, level.amount) for level in levels]
-        solvable = invertible(hessian)
-        for gone in CHANNEL_CRITERIA[methods.channel_criterion](hessian, dense, inputs, counts):
+        solvable = invertible(statistics.hessian)
+        for gone in CHANNEL_CRITERIA[methods.channel_criterion](statistics, dense, inputs, counts):
             stays = np.setdiff1d(np.arange(len(inputs)), gone)
             yield least_squares(solvable, dense, np.sort(inputs[stays].ravel()))
 
@@ -141,13 +144,49 @@ def leverages(vectors: Matrix, rank: int) -> NDArray[np.float64]:
     return found
 
 
-CHANNEL_CRITERIA: dict[str, Callable[[Matrix, Matrix, Groups, Sequence[int]], list[Chosen]]] = {
-    "obs": by_obs,
+def by_sensitivity(columns: Matrix, dense: Matrix, inputs: Groups, counts: Sequence[int]) -> list[Chosen]:
+    """Groups that never make up much of any output go.
+
+    Where a group adds g_j to an output, its share is g_j over the sum of all groups' that have its sign; its
+    sensitivity the largest share over all outputs and inputs seen (provable filter pruning; Liebenwein et al. 2020).
+
+    Args:
+        columns: [n, d] inputs of the layer.
+    """
+    order = np.argsort(sensitivities(columns, dense, inputs), kind="stable")
+    return [order[:count] for count in counts]
+
+
+def sensitivities(columns: Matrix, dense: Matrix, inputs: Groups) -> NDArray[np.float64]:
+    """[groups] the largest share of an output, of one sign, that every group ever makes up."""
+    weights = dense[:, inputs]
+    largest = np.zeros(len(inputs))
+    step = max(1, SENSITIVITY_BYTES // (8 * len(dense) * len(inputs)))
+    for start in range(0, len(columns), step):
+        added = np.einsum("ngc,rgc->nrg", columns[start : start + step][:, inputs], weights, optimize=True)
+        for signed in (np.maximum(added, 0), np.maximum(-added, 0)):
+            sums = signed.sum(axis=2, keepdims=True)
+            shares = np.divide(signed, sums, out=np.zeros_like(signed), where=sums > 0)
+            largest = np.maximum(largest, shares.max(axis=(0, 1)))
+    return largest
+
+
+def _seen(statistics: LayerStatistics) -> Matrix:
+    if statistics.columns is None:
+        raise ValueError("sensitivities need columns of the layer's inputs: collect statistics with columns_a_batch")
+    return statistics.columns.astype(np.float64)
+
+
+CHANNEL_CRITERIA: dict[str, Callable[[LayerStatistics, Matrix, Groups, Sequence[int]], list[Chosen]]] = {
+    "obs": lambda seen, dense, inputs, counts: by_obs(seen.hessian, dense, inputs, counts),
     "l1": lambda _, dense, inputs, counts: by_norm(1, dense, inputs, counts),
     "l2": lambda _, dense, inputs, counts: by_norm(2, dense, inputs, counts),
-    "leverage": lambda hessian, _, inputs, counts: by_leverage(hessian, inputs, counts),
+    "leverage": lambda seen, _, inputs, counts: by_leverage(seen.hessian, inputs, counts),
+    "pfp": lambda seen, dense, inputs, counts: by_sensitivity(_seen(seen), dense, inputs, counts),
 }
-"""Name → the groups that go at each level, from Hessian, dense weights, the groups' columns, and how many are to go."""
+"""Name → the groups that go at each level, from statistics, dense weights, the groups' columns, and how many go."""
+COLUMNS_A_BATCH = {"pfp": 16}
+"""Criterion → columns of the layers' inputs that it wants to see of every batch; none where it is not named."""
 
 
 def least_squares(hessian: Matrix, dense: Matrix, kept: NDArray[np.int64]) -> Matrix:

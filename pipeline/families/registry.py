@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
+from calibration.statistics import LayerStatistics
 from pipeline.compression.database import UnitPlan
 from pipeline.compression.hessians import Matrix
 from pipeline.families.base import Family, Methods
@@ -103,7 +104,7 @@ def _compress(
     layer: Unit,
     levels: Sequence[Level],
     methods: Methods,
-    hessian: Matrix,
+    statistics: LayerStatistics,
     dense: Matrix,
 ) -> Iterator[Matrix]:
     """A layer's weights [rows, d] at every level but dense in fp32, family by family, in the order of the levels."""
@@ -111,7 +112,9 @@ def _compress(
         wanted = list(group)
         plain = list(dict.fromkeys(replace(level, precision="fp32") for level in wanted))
         found = (
-            FAMILIES[name].compress(unit, layer, hessian, dense, plain, methods) if name != "dense" else iter([dense])
+            FAMILIES[name].compress(unit, layer, statistics, dense, plain, methods)
+            if name != "dense"
+            else iter([dense])
         )
         for level, weight in zip(plain, found, strict=True):
             for own in wanted:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from calibration.statistics import LayerStatistics
 from pipeline.compression.criteria import CRITERIA
 from pipeline.compression.hessians import Matrix
 from pipeline.compression.solvers import SOLVERS
@@ -28,7 +29,7 @@ class Unstructured:
         self,
         unit: Unit,  # noqa: ARG002
         layer: Unit,  # noqa: ARG002
-        hessian: Matrix,
+        statistics: LayerStatistics,
         dense: Matrix,
         levels: Sequence[Level],
         methods: Methods,
@@ -36,7 +37,7 @@ class Unstructured:
         """By the criterion's ranking and the solver."""
         levels = [level for level in levels if level != DENSE]
         yield from SOLVERS[methods.solver](
-            hessian, dense, [level.amount for level in levels], CRITERIA[methods.criterion]
+            statistics.hessian, dense, [level.amount for level in levels], CRITERIA[methods.criterion]
         )
 
     def finish(self, graph: ExportedGraph, unit: Unit, level: Level) -> None:

@@ -57,6 +57,18 @@ def test_quadratic_form_is_the_squared_output_difference():
     assert 0.5 * np.einsum("ij,jk,ik->", rows, found.hessian, rows) == pytest.approx(squared, rel=1e-12)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 5, 3, padding=1), nn.Linear(6, 2)], ids=str)
+def test_kept_columns_are_columns_of_x_in_the_order_of_the_weight(layer):
+    """All that there are of each of two batches: they alone make the Hessian."""
+    inputs = torch.randn(4, 3, 6, 6)
+    count = 2 * 36 if isinstance(layer, nn.Conv2d) else 2 * 18
+    ((_, found),) = collect_statistics(nn.Sequential(layer), ["0"], inputs.split(2), columns_a_batch=count)
+    assert found.columns.shape == (2 * count, layer.weight[0].numel())
+    np.testing.assert_allclose(2 * found.columns.T @ found.columns, found.hessian, rtol=1e-4, atol=1e-3)
+    ((_, plain),) = collect_statistics(nn.Sequential(layer), ["0"], [inputs])
+    assert plain.columns is None
+
+
 def test_linear_with_many_positive_inputs_stays_near_float64():
     inputs = torch.rand(400, 50, 16) + 3  # sums of many like terms are where float32 loses most
     ((_, found),) = collect_statistics(nn.Sequential(nn.Linear(16, 2)), ["0"], inputs.split(64))

@@ -8,16 +8,20 @@ import onnx
 import pytest
 import torch
 
+from calibration.statistics import LayerStatistics
 from pipeline.compression.hessians import reconstruction_error
 from pipeline.families.channel import (
     CHANNEL_CRITERIA,
     Channel,
+    by_leverage,
     by_norm,
     by_obs,
+    by_sensitivity,
     inputs_of,
     kept_count,
     least_squares,
     leverages,
+    sensitivities,
 )
 from pipeline.families.registry import layer_levels
 from pipeline.graph import ExportedGraph
@@ -28,11 +32,17 @@ from tests.families.conftest import Exported
 CUT = Cut(("writer",), "reader", 6, size=2, step=1)
 
 
-def problem(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hessian [12, 12] of correlated inputs and weights [5, 12]: six groups of two columns."""
+def seen(seed: int) -> tuple[LayerStatistics, np.ndarray]:
+    """Statistics of 200 correlated inputs of 12 columns, and weights [5, 12]: six groups of two columns."""
     rng = np.random.default_rng(seed)
     inputs = rng.standard_normal((12, 12)) @ rng.standard_normal((12, 200))
-    return 2 * inputs @ inputs.T, rng.standard_normal((5, 12))
+    return LayerStatistics(2 * inputs @ inputs.T, 200, inputs.T.astype(np.float32)), rng.standard_normal((5, 12))
+
+
+def problem(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hessian [12, 12] and weights [5, 12]."""
+    statistics, weight = seen(seed)
+    return statistics.hessian, weight
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -59,7 +69,7 @@ def test_greedy_removal_is_near_the_best_of_all_choices_and_better_than_any_othe
 
         best = min(error(np.array(gone)) for gone in combinations(range(6), 3))
         for criterion, ratios in found.items():
-            (gone,) = CHANNEL_CRITERIA[criterion](hessian, weight, groups, [3])
+            (gone,) = CHANNEL_CRITERIA[criterion](seen(seed)[0], weight, groups, [3])
             ratios.append(error(gone) / best)
     assert np.median(found["obs"]) < 1.2
     assert np.mean(found["obs"]) < min(np.mean(ratios) for name, ratios in found.items() if name != "obs")
@@ -67,8 +77,36 @@ def test_greedy_removal_is_near_the_best_of_all_choices_and_better_than_any_othe
 
 @pytest.mark.parametrize("criterion", CHANNEL_CRITERIA)
 def test_as_many_channels_go_as_are_asked_for(criterion: str) -> None:
-    found = CHANNEL_CRITERIA[criterion](*problem(0), inputs_of(CUT, 12), [0, 2, 5])
+    found = CHANNEL_CRITERIA[criterion](*seen(0), inputs_of(CUT, 12), [0, 2, 5])
     assert [len(set(gone.tolist())) for gone in found] == [0, 2, 5]
+
+
+def test_sensitivities_of_one_output_that_is_never_negative_add_up_to_one() -> None:
+    rng = np.random.default_rng(0)
+    column, weight = rng.random((1, 12)), rng.random((1, 12))
+    assert sensitivities(column, weight, inputs_of(CUT, 12)).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_copies_of_a_channel_share_its_sensitivity(copies: int) -> None:
+    columns, weight = np.random.default_rng(1).random((30, 1)), np.array([[0.7]])
+    found = sensitivities(columns.repeat(copies, 1), weight.repeat(copies, 1), np.arange(copies)[:, None])
+    assert found == pytest.approx(1 / copies)
+
+
+def test_a_channel_that_alone_makes_an_output_negative_stays() -> None:
+    """The third one adds little, but no other has its sign."""
+    columns, weight = np.ones((1, 3)), np.array([[4.0, 1.0, -0.1]])
+    groups = np.arange(3)[:, None]
+    assert sensitivities(columns, weight, groups) == pytest.approx([0.8, 0.2, 1.0])
+    assert by_sensitivity(columns, weight, groups, [1])[0] == [1]
+
+
+def test_sensitivities_do_not_depend_on_how_many_are_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics, weight = seen(3)
+    whole = sensitivities(statistics.columns, weight, inputs_of(CUT, 12))
+    monkeypatch.setattr("pipeline.families.channel.SENSITIVITY_BYTES", 1)
+    np.testing.assert_allclose(sensitivities(statistics.columns, weight, inputs_of(CUT, 12)), whole)
 
 
 def test_norms_are_those_of_the_papers() -> None:
@@ -88,7 +126,7 @@ def test_leverages_sum_to_the_rank_and_are_all_one_at_full_rank() -> None:
 def test_a_channel_that_is_never_active_has_no_leverage_and_goes_first() -> None:
     hessian, weight = problem(3)
     hessian[4:6], hessian[:, 4:6] = 0, 0
-    assert CHANNEL_CRITERIA["leverage"](hessian, weight, inputs_of(CUT, 12), [1])[0] == [2]
+    assert by_leverage(hessian, inputs_of(CUT, 12), [1])[0] == [2]
 
 
 def test_least_squares_is_a_minimum_over_the_kept_columns() -> None:
