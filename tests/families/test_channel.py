@@ -124,7 +124,7 @@ def test_leverages_sum_to_the_rank_and_are_all_one_at_full_rank() -> None:
 
 
 def test_a_channel_that_is_never_active_has_no_leverage_and_goes_first() -> None:
-    hessian, weight = problem(3)
+    hessian, _ = problem(3)
     hessian[4:6], hessian[:, 4:6] = 0, 0
     assert by_leverage(hessian, inputs_of(CUT, 12), [1])[0] == [2]
 
