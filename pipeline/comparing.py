@@ -46,7 +46,8 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
         rows.append(nncf_int8(run))
     except RuntimeMissingError as error:
         unreachable["nncf int8"] = str(error)
-    correction = f"batch norm re-estimated, outputs matched in {run.config.correction_passes} passes"
+    passes, budget_s = run.config.correction_passes, run.config.correction_budget
+    correction = f"batch norm re-estimated, outputs matched in up to {passes} passes and {budget_s:g} s"
     return {"schema": 1, "rows": [{"correction": correction} | row for row in rows], "unreachable": unreachable}
 
 

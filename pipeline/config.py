@@ -98,6 +98,9 @@ class RunConfig(BaseModel):
         "none", description="before outputs are matched, fit each layer's bias, or weights and bias, to dense outputs"
     )
     correction_passes: int = Field(30, ge=0, description="passes of output matching over the calibration set")
+    correction_budget: float = Field(
+        600.0, gt=0, description="seconds that output matching takes at most; large networks get fewer passes"
+    )
     install: bool = Field(True, description="install DeepSparse's environment when no installed runtime gains anything")
     compare: bool = Field(
         True, description="for the report, also correct and measure a uniform and a global-magnitude plan"

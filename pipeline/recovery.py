@@ -55,36 +55,56 @@ def corrected_network(
     }
     passes = run.config.correction_passes
     if passes:
-        with run.reporter.task("matching outputs", passes) as task:
-
-            def show(done: PassRecord, _: CorrectionSettings) -> None:
-                task.update(done.number + 1, f"loss {done.loss:.4f}")
-                if on_pass:
-                    on_pass(done)
-
-            corrected = match_outputs(
-                network,
-                run.dense,
-                run.calibration_samples,
-                run.adapter.blocks(network),
-                nonzero_masks(network, compressed_layers(run, plan)),
-                run.adapter.calibration_loss,
-                CorrectionSettings(
-                    passes=passes,
-                    lr=recipe.correction_lr,
-                    batch_size=recipe.training_batch,
-                    block_weight=recipe.block_weight,
-                    seed=run.config.seed,
-                ),
-                finish=lambda learnt: _round(run, learnt, plan),
-                progress=show,
-            )
-        history = [{"step": entry.number + 1, **asdict(entry)} for entry in corrected.history]
-        record |= asdict(corrected) | {"history": history}
+        record |= _matched(run, network, plan, passes, on_pass)
     record["accuracy"] = accuracy_of(run, in_int8(run, network, plan))
     kept = "corrected" if passes else "stitched, batch norm re-estimated"
     run.reporter.say(f"{kept}: {run.adapter.metric} {record['accuracy']:.2%}")
     return network, record
+
+
+def _matched(
+    run: Run,
+    network: nn.Module,
+    plan: Mapping[str, Level],
+    passes: int,
+    on_pass: Callable[[PassRecord], None] | None,
+) -> dict[str, Any]:
+    """Match the network's outputs, and what a record says of that."""
+    recipe, config = run.adapter.recipe, run.config
+    settings = CorrectionSettings(
+        passes=passes,
+        budget_s=config.correction_budget,
+        lr=recipe.correction_lr,
+        batch_size=recipe.training_batch,
+        block_weight=recipe.block_weight,
+        seed=config.seed,
+    )
+    with run.reporter.task("matching outputs", passes) as task:
+
+        def show(done: PassRecord, _: CorrectionSettings) -> None:
+            task.update(done.number + 1, f"loss {done.loss:.4f}")
+            if on_pass:
+                on_pass(done)
+
+        corrected = match_outputs(
+            network,
+            run.dense,
+            run.calibration_samples,
+            run.adapter.blocks(network),
+            nonzero_masks(network, compressed_layers(run, plan)),
+            run.adapter.calibration_loss,
+            settings,
+            finish=lambda learnt: _round(run, learnt, plan),
+            progress=show,
+        )
+    done = len(corrected.history)
+    if done < passes:
+        run.reporter.say(
+            f"matching outputs ended in pass {done} of {passes}, after {config.correction_budget:g} s: "
+            "--correction-budget SECONDS gives it more"
+        )
+    history = [{"step": entry.number + 1, **asdict(entry)} for entry in corrected.history]
+    return asdict(corrected) | {"history": history}
 
 
 def _correct_layers(run: Run, network: nn.Module, layers: Sequence[str], batches: Iterable[Tensor]) -> None:

@@ -231,10 +231,13 @@ def search_stage(run: Run) -> None:
 def prune_stage(run: Run) -> None:
     """Plan and data → corrected.safetensors, and checkpoint.safetensors after gradual pruning."""
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
-    config = run.config
-    settings = (config.layer_correction, config.correction_passes, config.epochs, config.seed)
-    key = digest("prune", database_key(run), record["choice"], settings)
+    key = digest("prune", database_key(run), record["choice"], _correction(run), run.config.epochs, run.config.seed)
     run.folder.stage("prune", key, ["corrected.safetensors", "checkpoint.safetensors"], lambda: recover(run, plan))
+
+
+def _correction(run: Run) -> tuple[str | float, ...]:
+    config = run.config
+    return (config.layer_correction, config.correction_passes, config.correction_budget)
 
 
 def export_stage(run: Run) -> None:
@@ -278,7 +281,7 @@ def compare_stage(run: Run) -> None:
         return
     path = run.folder.file("comparison.json")
     corrected = file_digest(run.folder.file("corrected.safetensors"))
-    key = digest("compare", run.host_key, corrected, run.table_key(), run.config.correction_passes, nncf_version())
+    key = digest("compare", run.host_key, corrected, run.table_key(), _correction(run), nncf_version())
     run.folder.stage(
         "compare", key, [path.name], lambda: write_json(path, compare_with_baselines(run, database_key(run)))
     )

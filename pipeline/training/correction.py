@@ -31,7 +31,9 @@ class CorrectionSettings:
     """How to correct.
 
     Args:
-        passes: over the calibration samples that are learnt from.
+        passes: over the calibration samples that are learnt from, at most.
+        budget_s: seconds that learning may take: the passes of a large network end, and their schedule with them, when
+            these are over.
         lr: of Adam at the start; falls to zero along a cosine.
         batch_size: samples a step.
         block_weight: of the blocks' relative squared errors, summed, beside the loss of the outputs.
@@ -40,6 +42,7 @@ class CorrectionSettings:
     """
 
     passes: int = 30
+    budget_s: float = 600.0
     lr: float = 6e-3
     batch_size: int = 128
     block_weight: float = 25.0
@@ -171,17 +174,20 @@ def _learn(
     loss: Loss,
     settings: CorrectionSettings,
 ) -> Iterator[PassRecord]:
-    """Run the passes, one at a time."""
-    batches = -(-len(learnt) // settings.batch_size)
+    """Run the passes, one at a time, until the time is over; the last one may then be a part of one."""
+    started, batches = time.monotonic(), -(-len(learnt) // settings.batch_size)
     optimizer = torch.optim.Adam(model.parameters(), settings.lr)
     rng = np.random.default_rng([settings.seed, 1])
     model.train()
     with channels_last(model, dense), captured(model, blocks) as ours, captured(dense, blocks) as theirs:
         for number in range(settings.passes):
-            sums = np.zeros(2)
-            for index, positions in enumerate(np.array_split(rng.permutation(learnt), batches)):
-                step, steps = number * batches + index, settings.passes * batches
-                optimizer.param_groups[0]["lr"] = cosine_lr(step, steps, settings.lr)
+            sums: list[tuple[float, float]] = []
+            for positions in np.array_split(rng.permutation(learnt), batches):
+                done = (number + len(sums) / batches) / settings.passes
+                done = max(done, (time.monotonic() - started) / settings.budget_s)
+                if done >= 1:
+                    break
+                optimizer.param_groups[0]["lr"] = cosine_lr(done, 1.0, settings.lr)
                 inputs = in_channels_last(torch.from_numpy(source(positions, rng)))
                 with fast_autocast():
                     with torch.no_grad():
@@ -193,5 +199,7 @@ def _learn(
                 (output_loss + settings.block_weight * distance).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 apply_masks(model, masks)
-                sums += [float(output_loss.detach()), float(distance.detach()) / len(blocks)]
-            yield PassRecord(number, *(sums / batches))
+                sums.append((float(output_loss.detach()), float(distance.detach()) / len(blocks)))
+            if not sums:
+                return
+            yield PassRecord(number, *np.mean(sums, axis=0).tolist())

@@ -19,15 +19,15 @@ def cubic_sparsity(step: int, steps: int, start: float, final: float) -> float:
     return final + (start - final) * (1 - step / steps) ** 3
 
 
-def cosine_lr(step: int, steps: int, peak: float, warmup: int = 0) -> float:
+def cosine_lr(step: float, steps: float, peak: float, warmup: int = 0) -> float:
     """Learning rate that rises in a line over ``warmup`` steps and falls to zero along a cosine.
 
     Args:
-        step: that is about to run, from 0.
+        step: that is about to run, from 0; or how much of ``steps`` is over, in whatever they are counted.
         steps: in all.
         peak: largest learning rate.
         warmup: steps in which it rises.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
-    return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+    return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1.0)))

@@ -51,6 +51,13 @@ def test_the_record_says_what_was_done():
     assert record.seconds > 0
 
 
+def test_learning_ends_with_its_time_and_still_helps():
+    record = _correct(*pruned_network(0.8), CorrectionSettings(passes=10**6, budget_s=1.0, batch_size=32))
+    assert 0 < len(record.history) < 10**6
+    assert record.seconds < 30
+    assert record.kept
+
+
 def test_what_makes_it_worse_is_taken_back():
     model, masks = pruned_network(0.5)
     expected = {name: parameter.clone() for name, parameter in model.named_parameters()}
