@@ -99,7 +99,7 @@ class RunConfig(BaseModel):
     )
     correction_passes: int = Field(30, ge=0, description="passes of output matching over the calibration set")
     correction_budget: float = Field(
-        600.0, gt=0, description="seconds that output matching takes at most; large networks get fewer passes"
+        600.0, gt=0, description="seconds of learning in output matching, at most; large networks get fewer passes"
     )
     install: bool = Field(True, description="install DeepSparse's environment when no installed runtime gains anything")
     compare: bool = Field(

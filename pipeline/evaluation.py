@@ -1,6 +1,7 @@
 """Losses of candidate plans on the calibration set, without copying the network or computing anything twice."""
 
 import hashlib
+import itertools
 import math
 import pickle
 import threading
@@ -178,8 +179,8 @@ class CandidateLosses:
 
         A plan stops at the batch with which its loss must exceed ``limit``, or with which a paired test says that it
         will: where the limit is the loss of a plan, batch by batch against that one's (a race as in Maron & Moore,
-        1997, with Student's t). It then gets a bound or an estimate above the limit, whether or not workers have done
-        later batches already.
+        1997, with Student's t). It then gets a bound above the limit, or the next number after it: no more was proven,
+        so that a later search with a higher limit asks again. Batches that workers did beyond that decide nothing.
         """
         count = max(1, round(share * len(self._sizes)))
         sums = {plan: list(self._log[_name(plan)]) if _name(plan) in self._log else [] for plan in plans}
@@ -212,28 +213,29 @@ class CandidateLosses:
         totals = np.cumsum(parts)
         over = np.flatnonzero(totals > limit * samples)
         worse = self._worse(parts, limit) if whole else None
-        if worse is not None and not (len(over) and over[0] <= worse[0]):
-            return worse[1]
+        if worse is not None and not (len(over) and over[0] <= worse):
+            return math.nextafter(limit, math.inf)
         if len(over):
             return float(totals[over[0]]) / samples
         if len(parts) < count:
             return None
         mean = float(totals[-1]) / samples
-        if whole:
+        if whole and math.isfinite(mean):
             self._complete[mean] = list(parts)
         return mean
 
-    def _worse(self, parts: Sequence[float], limit: float) -> tuple[int, float] | None:
-        """Number of the batch with which a plan proves worse than the one whose loss is ``limit``; its loss then."""
+    def _worse(self, parts: Sequence[float], limit: float) -> int | None:
+        """Number of the first batch with which a plan proves worse than the one whose loss is ``limit``."""
         rival = self._complete.get(limit)
-        if rival is None or len(parts) < 2 or not np.isfinite(parts).all():
+        parts = list(itertools.takewhile(math.isfinite, parts))
+        if rival is None or len(parts) < 2:
             return None
         n = np.arange(1, len(parts) + 1)
         difference = (np.array(parts) - rival[: len(parts)]) / self._sizes[: len(parts)]
         mean = np.cumsum(difference) / n
         variance = np.maximum(np.cumsum(difference**2) - n * mean**2, 0)[1:] / (n[1:] - 1)
         proven = np.flatnonzero(mean[1:] > stats.t.ppf(1 - SLIP, n[1:] - 1) * np.sqrt(variance / n[1:]))
-        return (int(proven[0]) + 1, limit + float(mean[proven[0] + 1])) if len(proven) else None
+        return int(proven[0]) + 1 if len(proven) else None
 
     def _spread(self, sums: Mapping[Plan, list[float]], numbers: range, elsewhere: "_Elsewhere") -> None:
         """Have workers do every batch that is missing, all at once."""

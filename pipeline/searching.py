@@ -32,7 +32,8 @@ JUDGING_BYTES = 2**31
 they are made."""
 FEWEST_JUDGING = 16
 JUDGING_BATCHES = 16
-"""Batches of these samples at least: after every one, plans that prove worse than the incumbent are given up."""
+"""Into so many batches these samples are split where they are enough: after every one, plans that prove worse than the
+incumbent are given up."""
 STARTS_TOGETHER = 8
 """Random starts of a search that are judged in one race."""
 LATER_EVALUATIONS = 60

@@ -1,6 +1,7 @@
 """Many models against one reference: several take turns with it, and what was disturbed is measured once more."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from profilers.measure import Bench, Candidate, Effort, Measurement
 from profilers.statistics import undisturbed_rounds
@@ -43,11 +44,13 @@ def measure_together(
             for name, result in zip(next(unheard), measured, strict=True):
                 if name not in found or _is_better(bench, result, found[name]):
                     found[name] = result
-                    keep(name, result)
+                    if not result.error or len(measured) == 1:  # the others may have failed through one of them
+                        keep(name, result)
 
         files = [[candidates[name] for name in names] for names in groups]
-        bench.measure(reference, files, seed=seed + 1000 * attempt, effort=effort, on_group=hear)
-        failed = [name for name in left if found[name].error] if most > 1 else []
+        longer = replace(effort, timeout_s=effort.timeout_s * (1 + most) / 2)  # it is meant for two models
+        bench.measure(reference, files, seed=seed + 1000 * attempt, effort=longer, on_group=hear)
+        failed = [name for names in groups if len(names) > 1 for name in names if found[name].error]
         disturbed = [name for name in left if _is_disturbed(bench, found[name])] if bench.nearest.is_rule else []
         most = 1 if failed else most
         left = failed + disturbed

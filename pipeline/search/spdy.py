@@ -21,7 +21,8 @@ _LARGEST_NEIGHBOURHOOD = 0.1
 
 
 class TraceRow(NamedTuple):
-    """One evaluation. A loss above the incumbent's may be that of a part of the calibration set, or a lower bound.
+    """One evaluation. A loss above the incumbent's may be that of a part of the calibration set, a lower bound, or just
+    above it where more was not asked.
 
     ``phase`` is ``given``, ``random``, ``neighbourhood`` or ``evolution``; ``neighbourhood`` the number of coefficients
     drawn again, in evolution that of units changed.

@@ -33,7 +33,7 @@ class CorrectionSettings:
     Args:
         passes: over the calibration samples that are learnt from, at most.
         budget_s: seconds that learning may take: the passes of a large network end, and their schedule with them, when
-            these are over.
+            these are over. What is learnt then depends on how fast the machine is.
         lr: of Adam at the start; falls to zero along a cosine.
         batch_size: samples a step.
         block_weight: of the blocks' relative squared errors, summed, beside the loss of the outputs.
@@ -175,7 +175,7 @@ def _learn(
     settings: CorrectionSettings,
 ) -> Iterator[PassRecord]:
     """Run the passes, one at a time, until the time is over; the last one may then be a part of one."""
-    started, batches = time.monotonic(), -(-len(learnt) // settings.batch_size)
+    batches, started = -(-len(learnt) // settings.batch_size), None
     optimizer = torch.optim.Adam(model.parameters(), settings.lr)
     rng = np.random.default_rng([settings.seed, 1])
     model.train()
@@ -183,6 +183,7 @@ def _learn(
         for number in range(settings.passes):
             sums: list[tuple[float, float]] = []
             for positions in np.array_split(rng.permutation(learnt), batches):
+                started = started or time.monotonic()
                 done = (number + len(sums) / batches) / settings.passes
                 done = max(done, (time.monotonic() - started) / settings.budget_s)
                 if done >= 1:

@@ -93,6 +93,23 @@ def test_a_plan_that_proves_worse_batch_by_batch_is_given_up_and_a_better_one_ne
     assert resumed.costs.batches_run == 0
 
 
+def test_what_a_plan_loses_later_decides_nothing_and_infinity_is_no_rival(built, tmp_path):
+    """Sums by batch as a log has them: of an infinite plan, the one to beat, and one worse at once, infinite later."""
+    log = Log(tmp_path / "log", "key")
+    broken, rival, worse, worse_and_seen = [(level,) * len(UNITS) for level in range(4)]
+    ones = np.ones(16) + 0.01 * np.random.default_rng(0).standard_normal(16)
+    log.add(",".join(map(str, broken)), [*ones[:3], math.inf, *ones[4:]])
+    log.add(",".join(map(str, rival)), list(ones))
+    log.add(",".join(map(str, worse)), list(1.2 * ones[:4]))
+    log.add(",".join(map(str, worse_and_seen)), [*(1.2 * ones[:4]), math.inf, *ones[5:]])
+    losses = CandidateLosses(replace(candidates(built), batch_size=8), log)
+    assert losses([broken], math.inf) == [math.inf]
+    (limit,) = losses([rival], math.inf)
+    assert limit == pytest.approx(ones.mean() / 8)
+    assert losses([worse, worse_and_seen], limit) == [math.nextafter(limit, math.inf)] * 2
+    assert losses.costs.batches_run == 0
+
+
 def test_a_resumed_search_finds_what_was_computed(built, tmp_path):
     asked = plans(4)
     first = candidate_losses(built, tmp_path / "log")

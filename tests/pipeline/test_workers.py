@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_a_scheduler_belongs_to_dask(backend, scheduler):
 
 def best_plans(built: Database, log, workers: Workers | None, shared) -> tuple[list[int], list[int], list[float]]:
     """What both searches find on the small network, and the losses on the way."""
-    losses = CandidateLosses(candidates(built), Log(log, "key"), workers, shared)
+    losses = CandidateLosses(replace(candidates(built), batch_size=8), Log(log, "key"), workers, shared)
     table = built.errors()
     costs = np.array([[1 - 0.9 * level.amount for level in LEVELS]] * len(UNITS))
     rng, budget = np.random.default_rng(0), 0.45 * len(UNITS)
