@@ -18,7 +18,7 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
     is left in eval mode.
 
     Args:
-        model: changed in place.
+        model: changed in place; one without batch norm need not run.
         batches: inputs [n, ...], run once each.
 
     Raises:
@@ -29,6 +29,9 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Tensor]) -> None:
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.track_running_stats
     }
+    if not norms:
+        model.eval()
+        return
     momenta = {name: norm.momentum for name, norm in norms.items()}
     model.eval()
     for norm in norms.values():

@@ -1,5 +1,6 @@
 """Where image files come from: a folder or a zip file, read alike."""
 
+import os
 import threading
 import zipfile
 import zlib
@@ -38,8 +39,15 @@ class FolderSource:
 
     def members(self) -> Iterator[str]:
         """Paths of all files and folders, links followed."""
-        for path in self.root.rglob("*"):
-            yield path.relative_to(self.root).as_posix() + ("/" if path.is_dir() else "")
+        seen: set[str] = set()
+        for found, folders, files in os.walk(self.root, followlinks=True):
+            if (real := os.path.realpath(found)) in seen:  # a link to a folder above it
+                folders.clear()
+                continue
+            seen.add(real)
+            here = Path(found).relative_to(self.root)
+            yield from ((here / name).as_posix() + "/" for name in folders)
+            yield from ((here / name).as_posix() for name in files)
 
     def read(self, member: str) -> bytes:
         """Content of one file."""

@@ -72,16 +72,20 @@ def run_on_best(
     if config.latency_table:
         raise ConfigError("A --latency-table is one runtime's: name that --runtime instead of auto.")
     target = load_target(config.target, batch_size=config.batch_size, threads=config.threads)
+    runs = {
+        info.name: prepare(
+            config.model_copy(update={"runtime": info.name}), RunFolder(folder.file("runtimes") / info.name), reporter
+        )
+        for info in choose_candidates(target, config, reporter)
+    }
+    next(iter(runs.values())).check_inputs()  # before the folder is this configuration's
     folder.open(config.model_dump(mode="json"), {"command": sys.argv})
-    offers, runs = [], {}
-    for info in choose_candidates(target, config, reporter):
-        reporter.say(f"what {info.name} can offer:")
-        own = config.model_copy(update={"runtime": info.name})
-        run = prepare(own, RunFolder(folder.file("runtimes") / info.name), reporter)
+    offers = []
+    for name, run in runs.items():
+        reporter.say(f"what {name} can offer:")
         offer = _offer(run)
         if has_floor(config) and offer.holds:
-            run, offer = _faster(run, offer)
-        runs[info.name] = run
+            runs[name], offer = _faster(run, offer)
         offers.append(offer)
     best = _best(offers, has_floor(config))
     write_json(
@@ -125,7 +129,7 @@ def _offer(run: Run) -> Offer:
         predicted_speedup=plan["predicted_speedup"],
         measured_speedup=plan["measured_speedup"],
         latency_s=table.dense_s / plan["measured_speedup"],
-        loss=correction.get("loss_after", plan["loss"]),
+        loss=correction.get("loss_after" if correction.get("kept") else "loss_before", plan["loss"]),
         accuracy=accuracy,
         holds=holds_floor(run, accuracy),
     )

@@ -24,6 +24,7 @@ from pipeline.families.int8 import PRECISION, Ranges
 from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
 from pipeline.families.registry import all_levels, levels_of, units_of
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
+from pipeline.models.dry_run import try_out
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
@@ -256,6 +257,7 @@ class Run:
                 f"The data '{self.splits.name}' has {len(self.calibration.indices)} training samples; calibration "
                 f"needs at least {FEWEST_SAMPLES}. Give more --data."
             )
+        try_out(self.adapter, self.dense, self.splits.train.inputs(np.arange(min(2, len(self.splits.train)))))
         if self.config.latency_table:
             LatencyTable.load(self.config.latency_table)
         floor = self.config.min_accuracy

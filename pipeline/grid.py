@@ -84,6 +84,7 @@ def compare_combinations(
             if stored := own.stored_config():
                 check_same(own_config, RunConfig(**stored))
             run = prepare_run(own_config, own)
+            run.check_inputs()  # before the folder is this configuration's
             open_folder(run)
             for other, earlier in reversed(done):
                 _share(combination, own, other, earlier)

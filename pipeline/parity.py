@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from pipeline.context import Run
+from pipeline.differences import relative_differences
 from pipeline.models.base import Feeds
 from profilers.measure import Candidate
 from targets.errors import ArtifactError
@@ -18,6 +19,8 @@ from targets.errors import ArtifactError
 SAMPLES = 256
 SAMPLE_BYTES = 64 * 2**20
 """Samples that are compared, and how much memory they may take; one batch at least."""
+GOLDEN_BYTES = 8 * 2**20
+"""Of the inputs that a bundle carries."""
 OUTPUT = "output"
 
 
@@ -85,8 +88,9 @@ def check_exports(
 
 
 def write_golden(run: Run, onnx_path: Path, path: Path) -> None:
-    """One batch of inputs, and the output that the target's runtime gives for them, by their names in the model."""
-    feeds = run.adapter.feeds(golden_inputs(run, run.target.batch_size))
+    """Inputs, a batch at most, and the output that the target's runtime gives for them, by their names in the model."""
+    count = max(1, min(run.target.batch_size, GOLDEN_BYTES // golden_inputs(run, 1).nbytes))
+    feeds = run.adapter.feeds(golden_inputs(run, count))
     output = run.bench.infer(Candidate("exported", onnx_path), feeds)
     part = path.with_name(path.name + ".part")
     save_file({name: np.ascontiguousarray(array) for name, array in feeds.items()} | {OUTPUT: output}, part)
@@ -129,18 +133,14 @@ def compare_outputs(
 ) -> ParityRecord:
     """How far ``found`` outputs [n, …] of a runtime are from the ``expected`` ones of torch.
 
-    Outputs of several numbers at every place, [n, places, numbers], are each held against their own scale: boxes in
-    pixels must not hide probabilities.
-
     Raises:
         ArtifactError: further than ``tolerance``, or not finite.
     """
-    difference = np.abs(found - expected)
-    scale = np.abs(expected).max(axis=(0, 1) if expected.ndim > 2 else None)
-    relative = difference / np.maximum(scale, np.finfo(np.float32).tiny)
+    relative = relative_differences(found, expected)
     largest, typical = float(relative.max()), float(np.sqrt(np.mean(np.square(relative, dtype=np.float64))))
-    agreement = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    record = ParityRecord(runtime, len(expected), float(difference.max()), largest, typical, agreement)
+    answers, theirs = (outputs.reshape(len(outputs), -1).argmax(axis=1) for outputs in (found, expected))
+    apart, agreement = float(np.abs(found - expected).max()), float((answers == theirs).mean())
+    record = ParityRecord(runtime, len(expected), apart, largest, typical, agreement)
     if not (largest <= tolerance.largest and typical <= tolerance.typical):
         raise ArtifactError(
             f"{file} on {runtime} differs from torch by up to {largest:.2g} of the largest output, {typical:.2g} in "

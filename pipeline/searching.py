@@ -30,6 +30,8 @@ NEIGHBOURS = 4
 JUDGING_BYTES = 2**31
 """Of the calibration inputs and dense outputs that candidates are judged by: a gigabyte or two, and as much again while
 they are made."""
+JUDGING_S = 30.0
+"""That the dense network may take for these samples on the target: a search asks for hundreds of passes over them."""
 FEWEST_JUDGING = 16
 JUDGING_BATCHES = 16
 """Into so many batches these samples are split where they are enough: after every one, plans that prove worse than the
@@ -169,10 +171,15 @@ def candidates_of(run: Run, database: Database) -> Candidates:
 
 
 def judging_samples(run: Run) -> int:
-    """How many calibration samples candidates are judged on: all, or as many as fit with their dense outputs."""
+    """How many calibration samples candidates are judged on: all, or as many as there is memory and time for.
+
+    The time is the dense network's by the latency table, so that a search that goes on judges by as many.
+    """
     one = run.calibration_samples[:1]
     sample_bytes = one.nbytes + outputs_of(run.dense, torch.from_numpy(one), 1).nbytes
-    return min(len(run.calibration_samples), max(FEWEST_JUDGING, JUDGING_BYTES // sample_bytes))
+    sample_s = LatencyTable.load(run.folder.file("latency_table.json")).dense_s / run.target.batch_size
+    most = min(JUDGING_BYTES // sample_bytes, int(JUDGING_S / sample_s))
+    return min(len(run.calibration_samples), max(FEWEST_JUDGING, most))
 
 
 def measured_errors(run: Run, database: Database) -> NDArray[np.float64]:

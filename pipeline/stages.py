@@ -45,6 +45,7 @@ from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from pipeline.searching import Searcher, solve_in_loop
 from pipeline.serving.describe import describe_serving
+from pipeline.serving.record import CLASSIFICATIONS
 from pipeline.serving.record import NAME as SERVING
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import search_facts
@@ -262,9 +263,8 @@ def export_stage(run: Run) -> None:
     outputs = ["model.onnx", "openvino/model.xml", "openvino/model.bin", "golden.safetensors", "parity.json"]
     run.folder.stage("export", digest("export", file_digest(checkpoint), run.host_key), outputs, work)
     for parity in read_json(run.folder.file("parity.json"))["parity"]:
-        run.reporter.say(
-            f"{parity['runtime']}: within {parity['max_rel']:.1e} of torch, same answers {parity['top1_agreement']:.2%}"
-        )
+        same = f", same classes {parity['top1_agreement']:.2%}" if run.adapter.task in CLASSIFICATIONS else ""
+        run.reporter.say(f"{parity['runtime']}: within {parity['max_rel']:.1e} of torch{same}")
 
 
 def certify_stage(run: Run) -> None:

@@ -45,7 +45,7 @@ def worker_events(command: Sequence[str], job: str, timeout_s: float, device: De
                 try:
                     line = lines.get(timeout=timeout_s)
                 except queue.Empty:
-                    error = f"no answer within {timeout_s:g} s"
+                    error = f"no answer within {timeout_s:g} s; a smaller --batch-size takes less"
                     process.kill()
                     break
                 if line is None or not line.endswith("\n"):  # cut off in the middle

@@ -54,6 +54,13 @@ class ModelSide(Record):
     sparsity: Number = None
 
 
+class FurtherMetric(Record):
+    """A metric that is usually given beside the main one."""
+
+    dense: Number = None
+    compressed: Number = None
+
+
 class Accuracy(Record):
     """Accuracy on the held-out data; the interval is of the difference compressed − dense."""
 
@@ -63,6 +70,7 @@ class Accuracy(Record):
     ci_low: Number = None
     ci_high: Number = None
     n: Number = None
+    others: dict[str, FurtherMetric] = {}
 
 
 class TargetFacts(Record):

@@ -48,6 +48,11 @@ def test_wrong_number_of_classes(refuse, detector):
     assert "knows 5 classes, the data 'pets' has 2: give --data all the classes" in said
 
 
+def test_auto_looks_at_what_was_given_before_the_folder_is_taken(refuse, detector):
+    said = refuse(*detector[0], "--input-size", 64, "--runtime", "auto", "--no-install")
+    assert "knows 5 classes" in said
+
+
 def test_image_size_that_is_no_multiple_of_32(refuse, detector):
     assert "give --input-size a multiple of 32, such as 320 or 352" in refuse(*detector[0], "--input-size", 333)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compression.criteria import CRITERIA, Criterion, kept_count, mask_of
+from pipeline.compression.criteria import CRITERIA, Criterion, Ranking, kept_count, mask_of
 from pipeline.compression.hessians import Mask, Matrix, by_group, invertible
 from pipeline.compression.parallel import over_chunks
 
@@ -47,10 +47,8 @@ def obs_levels(hessian: Matrix, weight: Matrix, sparsities: Sequence[float]) -> 
         sparsities: of the levels.
     """
     ranking = CRITERIA["obs"].ranking(hessian, weight)
-    groups = _invertible_groups(hessian, len(weight))
-    for sparsity in sparsities:
-        mask = mask_of(ranking, sparsity)
-        yield _refit(groups, weight, mask), mask
+    for sparsity, level in zip(sparsities, _nested_levels(hessian, weight, sparsities, ranking), strict=True):
+        yield level, mask_of(ranking, sparsity)
 
 
 def blocked_obs(
@@ -75,10 +73,7 @@ def exact_levels(
     hessian: Matrix, weight: Matrix, sparsities: Sequence[float], criterion: Criterion
 ) -> Iterator[Matrix]:
     """Every level by the criterion's ranking and least squares."""
-    ranking = criterion.ranking(hessian, weight)
-    groups = _invertible_groups(hessian, len(weight))
-    for sparsity in sparsities:
-        yield _refit(groups, weight, mask_of(ranking, sparsity))
+    return _nested_levels(hessian, weight, sparsities, criterion.ranking(hessian, weight))
 
 
 def blocked_levels(
@@ -101,6 +96,49 @@ def fitting_levels(
 
 
 SOLVERS: dict[str, LevelSolver] = {"auto": fitting_levels, "least-squares": exact_levels, "blocked": blocked_levels}
+
+
+def _nested_levels(hessian: Matrix, weight: Matrix, sparsities: Sequence[float], ranking: Ranking) -> Iterator[Matrix]:
+    """Least squares at every level of one ranking, whose masks are nested, by one factorisation a row.
+
+    With a row's weights in the order in which they stay longest, what stays at a level is a prefix. The Cholesky
+    factor of a leading block is the leading block of the factor, and so are the forward substitution's first entries:
+    every level costs one back substitution.
+    """
+    counts = torch.stack([torch.from_numpy(mask_of(ranking, sparsity).sum(axis=1)) for sparsity in sparsities])
+    order = torch.from_numpy(np.argsort(-ranking, axis=1))
+    values: list[list[tuple[Tensor, Tensor]]] = [[] for _ in sparsities]  # by level: rows, their leading weights
+    for own, owned in _invertible_groups(hessian, len(weight)):
+        targets = torch.from_numpy(weight[owned]) @ own
+        first = owned.start
+
+        def work(rows: Tensor, own: Tensor = own, targets: Tensor = targets, first: int = first) -> None:
+            stay = counts[:, first + rows]
+            for level, solved in enumerate(_prefixes(own, targets[rows], order[first + rows], stay)):
+                values[level].append((first + rows, solved))
+
+        longest = counts[:, owned].amax(dim=0)
+        by_length = torch.argsort(longest, descending=True, stable=True)
+        over_chunks(work, _chunks(by_length[longest[by_length] > 0], longest))
+    for parts in values:
+        level = torch.zeros(weight.shape, dtype=torch.float64)
+        for rows, solved in parts:
+            level[rows] = level[rows].scatter(1, order[rows, : solved.shape[1]], solved)
+        yield level.numpy()
+
+
+def _prefixes(hessian: Tensor, targets: Tensor, order: Tensor, counts: Tensor) -> Iterator[Tensor]:
+    """Weights [rows, most at the level] of the first ``counts`` [levels, rows] inputs in the order [rows, d]."""
+    order = order[:, : int(counts.max())]
+    system = hessian.index_select(0, order.ravel()).reshape(*order.shape, -1)
+    system = system.gather(2, order[:, None, :].expand(-1, order.shape[1], -1))
+    factor = torch.linalg.cholesky(system)
+    forward = torch.linalg.solve_triangular(factor, targets.gather(1, order)[:, :, None], upper=False)
+    for count in counts:
+        most = int(count.max())
+        # zeros at the end of the right-hand side stay zeros: rows with fewer weights need no system of their own
+        wanted = forward[:, :most] * (torch.arange(most) < count[:, None])[:, :, None]
+        yield torch.linalg.solve_triangular(factor[:, :most, :most].mT, wanted, upper=True)[:, :, 0]
 
 
 def _affordable(mask: Mask) -> bool:

@@ -101,6 +101,10 @@ def _accuracy(certificate: Mapping[str, Any], origin: Mapping[str, Any]) -> str:
         f"{origin['data']['name']}: {accuracy['compressed']:.2%}, dense {accuracy['dense']:.2%}. The difference is "
         f"{100 * accuracy['difference']:+.2f} points, {accuracy['confidence']:.0%} interval "
         f"{100 * accuracy['ci_low']:+.2f} to {100 * accuracy['ci_high']:+.2f} (paired bootstrap over the samples)."
+        + "".join(
+            f" {name}: {of['compressed']:.2%}, dense {of['dense']:.2%}."
+            for name, of in accuracy.get("others", {}).items()
+        )
     )
 
 

@@ -15,7 +15,7 @@ from pipeline.run_folder import read_json
 from pipeline.serving.classification import ClassScore, Picture, open_picture, rank
 from pipeline.serving.engine import Engine, choose_runtime, choose_threads, open_engine
 from pipeline.serving.errors import InputError
-from pipeline.serving.record import IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION, ServingRecord, TensorSpec
+from pipeline.serving.record import CLASSIFICATIONS, ServingRecord, TensorSpec
 from pipeline.serving.tasks import TASKS
 from pipeline.serving.texts import Text, TextReader, are_texts
 
@@ -134,7 +134,7 @@ class BundleModel:
         Raises:
             InputError: the network is no classifier.
         """
-        if self.record.task not in (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION):
+        if self.record.task not in CLASSIFICATIONS:
             raise InputError(f"{self.record.model} is no classifier but does {self.record.task}: it gives arrays.")
         return rank(outputs, self.record.classes)
 

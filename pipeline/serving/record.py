@@ -15,6 +15,7 @@ OBJECT_DETECTION = "object-detection"
 TEXT_CLASSIFICATION = "text-classification"
 SENTENCE_SIMILARITY = "sentence-similarity"
 QUESTION_ANSWERING = "question-answering"
+CLASSIFICATIONS = (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,13 +29,15 @@ def captured(model: nn.Module, names: Sequence[str]) -> Iterator[Outputs]:
 
 
 def block_error(outputs: Outputs, expected: Outputs, real: Tensor | None) -> Tensor:
-    """Sum over blocks of ‖outputs - expected‖² / ‖expected‖², in float32.
+    """Sum over blocks of ‖outputs - expected‖² / ‖expected‖², in float32; zero where there are no blocks.
 
     Args:
         outputs: of the compressed network's blocks.
         expected: of the dense network's.
         real: [n, positions] True where a position is no padding, which does not count; None where all are real.
     """
+    if not expected:
+        return torch.zeros(())
     pairs = [(without_padding(outputs[name], real), without_padding(expected[name], real)) for name in expected]
     return torch.stack([_relative_error(ours.float(), theirs.float()) for ours, theirs in pairs]).sum()
 

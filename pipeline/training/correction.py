@@ -200,7 +200,7 @@ def _learn(
                 (output_loss + settings.block_weight * distance).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 apply_masks(model, masks)
-                sums.append((float(output_loss.detach()), float(distance.detach()) / len(blocks)))
+                sums.append((float(output_loss.detach()), float(distance.detach()) / max(1, len(blocks))))
             if not sums:
                 return
             yield PassRecord(number, *np.mean(sums, axis=0).tolist())

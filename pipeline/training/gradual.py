@@ -26,6 +26,9 @@ from targets.errors import ArtifactError
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scalar loss of outputs, dense outputs and labels; `ModelAdapter.training_loss`."""
 
+LEAST_CHOICES = 8
+"""Times that the masks are chosen anew while the sparsity grows, however short the training."""
+
 ScoreOf = Callable[[Tensor, Tensor], Tensor]
 """[n] how right each output is, given the labels; `ModelAdapter.training_score`."""
 
@@ -40,7 +43,7 @@ class GradualSettings:
             network comes with, and only trains the rest.
         first_sparsity: at the first step.
         pruning_share: fraction of the steps in which the sparsity grows.
-        mask_interval: steps from one choice of the masks to the next while it grows.
+        mask_interval: steps from one choice of the masks to the next while it grows; fewer in short trainings.
         batch_size: samples a step.
         optimizer: SGD with Nesterov's momentum, or AdamW.
         peak_lr: its largest learning rate.
@@ -270,7 +273,8 @@ class _Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = cosine_lr(self.step, self.steps, settings.peak_lr, warmup=self.steps // 20)
         growing = round(settings.pruning_share * self.steps)
-        due = self.step < growing and self.step % settings.mask_interval == 0
+        interval = min(settings.mask_interval, max(1, growing // LEAST_CHOICES))
+        due = self.step < growing and self.step % interval == 0
         if settings.start == "dense" and (due or self.step == growing):
             self._masks = {
                 unit: magnitude_mask(

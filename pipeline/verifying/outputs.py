@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from pipeline.accuracy import Score, accuracy_record
 from pipeline.checks import Check, check
+from pipeline.differences import relative_differences
 from pipeline.release import Accuracy
 from pipeline.serving.record import OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY, ServingRecord, TensorSpec
 from profilers.measure import Bench, Candidate
@@ -32,8 +33,7 @@ class Golden:
 
     def difference(self, outputs: NDArray[np.float32]) -> float:
         """The largest difference of outputs [n, …] from the golden ones, as a fraction of the largest of these."""
-        scale = max(float(np.abs(self.outputs).max()), float(np.finfo(np.float32).tiny))
-        return float(np.abs(outputs - self.outputs).max()) / scale
+        return float(relative_differences(outputs, self.outputs).max())
 
     def batch(self, size: int) -> dict[str, NDArray[Any]]:
         """The first ``size`` inputs, repeated where there are fewer."""

@@ -75,6 +75,10 @@ def _accuracy_table(accuracy: Accuracy) -> Table:
         ("Interval of the difference", _points_interval(accuracy, digits)),
         ("Held-out samples", count(accuracy.n)),
     ]
+    rows += [
+        (f"{name}: dense → compressed", f"{percent(other.dense, digits)} → {percent(other.compressed, digits)}")
+        for name, other in accuracy.others.items()
+    ]
     metric = accuracy.metric[:1].upper() + accuracy.metric[1:]
     said = tuple(row for row in rows if row[1] != NOT_MEASURED)
     return Table(f"{metric} on held-out data", (Column("Model", numeric=False), Column("Value")), said)

@@ -35,6 +35,15 @@ def test_zip_and_folder_give_the_same_samples(make_images, zip_folder):
     assert [folder.test.digest(i) for i in range(10)] == [zipped.test.digest(i) for i in range(10)]
 
 
+def test_links_to_folders_are_followed_but_not_in_circles(make_images, tmp_path):
+    root = make_images()
+    expected = [load_splits(root).train.digest(i) for i in range(10)]
+    (root / "train").rename(tmp_path / "elsewhere")
+    (root / "train").symlink_to(tmp_path / "elsewhere")
+    (root / "back").symlink_to(root)
+    assert [load_splits(root).train.digest(i) for i in range(10)] == expected
+
+
 def test_val_folder_is_taken_for_test(make_images):
     assert len(load_splits(make_images(test="val")).test) == 10
 

@@ -45,6 +45,12 @@ def test_headline_of_a_certified_run(files: Files, folder_of: FolderOf) -> None:
     )
 
 
+def test_metrics_beside_the_main_one_are_shown(files: Files, folder_of: FolderOf) -> None:
+    files["certificate"]["accuracy"]["others"] = {"exact match": {"dense": 0.8112, "compressed": 0.8034}}
+    rows = dict(table(build_summary(folder_of(files)), "Top-1 accuracy on held-out").rows)
+    assert rows["exact match: dense → compressed"].split(" → ")[1].startswith("80.3")
+
+
 def test_headline_of_a_missed_run(files: Files, folder_of: FolderOf) -> None:
     files["certificate"] |= {"status": "missed", "measured_speedup": 2.713, "ci_low": 2.68, "ci_high": 2.74}
     headline = build_summary(folder_of(files)).headline

@@ -26,3 +26,4 @@ def test_the_error_is_relative_to_each_block_and_leaves_padding_out():
     assert block_error(ours, dense, real).item() == pytest.approx(1 / 5 + 0.01, rel=1e-4)
     assert block_error(ours, dense, None).item() > 1e6
     assert block_error(dense, dense, None).item() == 0
+    assert block_error({}, {}, None).item() == 0

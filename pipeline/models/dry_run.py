@@ -1,0 +1,69 @@
+"""Does what an adapter gives fit together? Tried on two samples, before hours of work rest on it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.models.base import Block, ModelAdapter, Unit
+from targets.errors import ConfigError, UserError
+
+
+def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) -> None:
+    """Run an adapter's methods on a few samples.
+
+    Args:
+        network: that it loaded.
+        samples: [n, …] of its training split, one at least.
+
+    Raises:
+        ConfigError: what one of them gives is not what the pipeline needs; says which one and what it must give.
+    """
+    if samples.dtype == np.float64:
+        raise _wrong(adapter, "inputs() of the data gives float64; the network is float32: give float32")
+    outputs = _outputs(adapter, network, torch.from_numpy(samples))
+    losses = adapter.calibration_loss(outputs, outputs)
+    if losses.shape != (len(samples),):
+        raise _wrong(
+            adapter, f"calibration_loss() gives the shape {list(losses.shape)} for {len(samples)} samples: [n]"
+        )
+    modules = dict(network.named_modules())
+    if strange := [name for name in adapter.blocks(network) if name not in modules]:
+        raise _wrong(adapter, f"blocks() names modules that the network has not: {', '.join(strange)}")
+    units = {unit.name: unit for unit in adapter.units(network, torch.from_numpy(samples[:1]))}
+    for block in adapter.widths(network):
+        if problem := _problem(block, units):
+            raise _wrong(adapter, f"widths(), block {block.name}: {problem}")
+
+
+def _outputs(adapter: ModelAdapter, network: nn.Module, inputs: Tensor) -> Tensor:
+    try:
+        with torch.no_grad():
+            outputs = network(inputs)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's network raises
+        raise _wrong(
+            adapter, f"the network fails on {len(inputs)} training samples: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs.shape[:1]:
+        found = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise _wrong(adapter, f"the network gives {found} for {len(inputs)} samples: it must be one tensor [n, …]")
+    return outputs
+
+
+def _problem(block: Block, units: dict[str, Unit]) -> str | None:
+    """What makes a block's widths impossible, None where nothing does."""
+    if strange := [name for name in block.layers if name not in units]:
+        return f"no unit is called {', '.join(strange)}; units() has every layer that runs"
+    for cut in block.cuts:
+        inputs = units[cut.consumer].shape[1]
+        if cut.count * cut.size != inputs:
+            return f"{cut.consumer} reads {inputs} channels, not {cut.count} groups of {cut.size}"
+    return None
+
+
+def _wrong(adapter: ModelAdapter, text: str) -> ConfigError:
+    return ConfigError(f"The adapter {adapter.name} does not fit together: {text}.\nSee docs/your-model.md.")

@@ -1,0 +1,77 @@
+"""An adapter whose methods do not fit together is refused at once, by the method's name."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.models.base import Block, Cut
+from pipeline.models.dry_run import try_out
+from targets.errors import ConfigError
+from tests.training.networks import ADAPTER, DATA, dense_network
+
+SAMPLES = DATA.train.inputs(np.arange(2))
+
+
+def adapter(**changes: Any) -> Any:
+    """The ResNets' with some methods replaced."""
+    kept = ("name", "calibration_loss", "blocks", "units", "widths")
+    return SimpleNamespace(**{name: getattr(ADAPTER, name) for name in kept} | changes)
+
+
+class Broken(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise IndexError("no such head")
+
+
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+def test_what_fits_together_passes() -> None:
+    try_out(adapter(), dense_network(), SAMPLES)
+    try_out(adapter(blocks=lambda _: [], widths=lambda _: []), dense_network(), SAMPLES[:1])
+
+
+def first_width() -> Block:
+    return ADAPTER.widths(dense_network())[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"calibration_loss": lambda ours, dense: (ours - dense).square().mean()},
+            r"calibration_loss\(\) gives the shape \[\]",
+        ),
+        ({"blocks": lambda _: ["layer9"]}, r"blocks\(\) names modules that the network has not: layer9"),
+        ({"widths": lambda _: [Block("b", (Cut(("nowhere",), "fc", 8),))]}, "no unit is called nowhere, fc"),
+        ({"widths": lambda _: [with_count(5)]}, "reads [0-9]+ channels, not 5 groups of 1"),
+    ],
+)
+def test_what_does_not_is_named(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        try_out(adapter(**changes), dense_network(), SAMPLES)
+
+
+def with_count(count: int) -> Block:
+    block = first_width()
+    return replace(block, cuts=(replace(block.cuts[0], count=count),))
+
+
+@pytest.mark.parametrize(
+    ("network", "words"), [(Broken(), "IndexError: no such head"), (Pair(), "gives tuple for 2 samples")]
+)
+def test_a_network_that_fails_or_gives_something_else(network: nn.Module, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        try_out(adapter(), network, SAMPLES)
+
+
+def test_double_precision_is_refused() -> None:
+    with pytest.raises(ConfigError, match="give float32"):
+        try_out(adapter(), dense_network(), SAMPLES.astype(np.float64))
