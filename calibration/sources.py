@@ -38,16 +38,14 @@ class FolderSource:
         self.root = root
 
     def members(self) -> Iterator[str]:
-        """Paths of all files and folders, links followed."""
-        seen: set[str] = set()
+        """Paths of all files and folders, links followed but for those back to a folder that they are in."""
         for found, folders, files in os.walk(self.root, followlinks=True):
-            if (real := os.path.realpath(found)) in seen:  # a link to a folder above it
-                folders.clear()
-                continue
-            seen.add(real)
-            here = Path(found).relative_to(self.root)
-            yield from ((here / name).as_posix() + "/" for name in folders)
-            yield from ((here / name).as_posix() for name in files)
+            here = Path(found)
+            above = {os.path.realpath(folder) for folder in (here, *here.parents)}
+            folders[:] = [name for name in folders if os.path.realpath(here / name) not in above]
+            inside = here.relative_to(self.root)
+            yield from ((inside / name).as_posix() + "/" for name in folders)
+            yield from ((inside / name).as_posix() for name in files)
 
     def read(self, member: str) -> bytes:
         """Content of one file."""

@@ -133,8 +133,7 @@ def match_outputs(
     if not np.isfinite(loss_before):
         raise ArtifactError("The compressed network's outputs are not finite: build the database again.")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    source = draw or (lambda positions, _: samples[positions])
-    history = []
+    history, source = [], draw or (lambda positions, _: samples[positions])
     for record in _learn(model, dense, learnt, source, blocks, masks, loss, settings):
         history.append(record)
         if progress:

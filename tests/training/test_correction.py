@@ -1,6 +1,7 @@
 """Correction brings the compressed network nearer to the dense one, and never makes it worse."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -55,8 +56,9 @@ def test_the_record_says_what_was_done():
 
 def test_learning_ends_with_its_time_and_still_helps(monkeypatch):
     """A clock that goes a second at every look: 32 steps of four a pass, whose rate falls to zero."""
-    clock = itertools.count()
-    monkeypatch.setattr("pipeline.training.correction.time.monotonic", lambda: float(next(clock)))
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    monkeypatch.setattr("pipeline.training.correction.time", clock)  # nobody else's clock
     record = _correct(*pruned_network(0.8), CorrectionSettings(passes=10**6, budget_s=32.0, batch_size=32))
     assert len(record.history) == 8
     assert record.kept
