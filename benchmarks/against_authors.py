@@ -168,7 +168,7 @@ def _judged(
         "accuracy": accuracy_of(run, network),
     }
     if run.config.epochs:
-        row["accuracy_trained"] = accuracy_of(run, trained_network(run, run.plan_of(found.choice), network))
+        row["accuracy_trained"] = trained_network(run, run.plan_of(found.choice), network)[1]["accuracy"]
     return row
 
 

@@ -14,18 +14,24 @@ And of real ones, of a bundle's dense network against itself at a claim of 1.05x
 truth is taken to be the mean over all of them, at a claim below that truth as 1.4x is below 1.5x.
 
     python -m benchmarks.certificates                             simulated: minutes, on any machine
-    python -m benchmarks.certificates --real runs/demo/bundle     20 of both: two hours, on a quiet machine
+    python -m benchmarks.certificates --real runs/demo/bundle     20 of both: an hour, on a quiet machine
     python -m benchmarks.certificates --real runs/demo/bundle 2   2 of both
 
-Results are written one by one, and the same command goes on where it was interrupted.
+Real ones take turns by process, so that all of them speak for the same hour: a shared machine's ratio drifts within
+minutes (decision 38), and a mean over an hour is no truth for an interval of one of them. That is what
+``--certify-spread`` does for a single one.
 """
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Condition
 from typing import Any, cast
 
 import numpy as np
@@ -154,15 +160,49 @@ def real(bundle: Path, count: int) -> None:
         "protocol": asdict(Protocol()),
     }
     about = json.loads(json.dumps(about))  # as it will be read
-    before = read_results().get("real", {})
-    rows = before["rows"] if all(before.get(name) == value for name, value in about.items()) else []
-    with golden_bench(bundle, target) as bench:
-        for number in range(len(rows), 2 * count):
-            kind, start = ("equal", "compressed")[number % 2], time.perf_counter()
-            evidence = measure_speedup(bench, files["equal"], files[kind], Protocol(), seed=1000 * number)
-            rows.append({"kind": kind, **row_of(evidence), "seconds": time.perf_counter() - start})
-            write_results(real={**about, "summary": summarise_real(rows), "rows": rows})
-            print(f"{number + 1} of {2 * count}: {rows[-1]}", flush=True)
+    turns = Turns(2 * count)
+    with golden_bench(bundle, target) as bench, ThreadPoolExecutor(2 * count) as together:
+
+        def certify(number: int) -> dict[str, Any]:
+            kind = ("equal", "compressed")[number % 2]
+            with turns.of(number) as pass_on:
+                evidence = measure_speedup(
+                    bench, files["equal"], files[kind], Protocol(), seed=1000 * number, on_process=pass_on
+                )
+            return {"kind": kind, **row_of(evidence), "span_s": evidence.span_s}
+
+        rows = list(together.map(certify, range(2 * count)))
+    write_results(real={**about, "summary": summarise_real(rows), "rows": rows})
+    print(json.dumps(summarise_real(rows), indent=1))
+
+
+class Turns:
+    """Threads that run one at a time, each until it passes the turn on."""
+
+    def __init__(self, count: int) -> None:
+        self._order, self._changed = deque(range(count)), Condition()
+
+    @contextmanager
+    def of(self, number: int) -> Iterator[Callable[[int, int], None]]:
+        """Run when it is this thread's turn; what is handed out passes it on, and says how far the thread is."""
+        self._wait(number)
+        try:
+            yield lambda done, most: self._pass_on(number, f"certificate {number + 1}: {done} of {most} processes")
+        finally:
+            with self._changed:
+                self._order.remove(number)
+                self._changed.notify_all()
+
+    def _pass_on(self, number: int, progress: str) -> None:
+        print(progress, flush=True)
+        with self._changed:
+            self._order.rotate(-1)
+            self._changed.notify_all()
+        self._wait(number)
+
+    def _wait(self, number: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._order[0] == number)
 
 
 def summarise_real(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Record how a machine's latencies vary: a bundle's dense network timed against itself by the real worker.
 
-Three conditions: as the machine is; with one busy neighbour, a process that computes without a pause; with bursts, one
-that computes for a tenth of a second to two seconds and pauses as long. Or take the A/A samples that a certificate
+Four conditions: as the machine is; with one busy neighbour, a process that computes without a pause; beside the same,
+but ahead of it (``--precedence``, as root); with bursts, one that computes for a tenth of a second to two seconds and
+pauses as long. Or take the A/A samples that a certificate
 holds. What was recorded is what benchmarks/certificates.py simulates with. Kept process by process: the same command
 goes on with an interrupted recording of the same host, target and network.
 
-    python -m benchmarks.record_noise runs/demo/bundle [alone | neighbour | bursts …]
+    python -m benchmarks.record_noise runs/demo/bundle [alone | neighbour | precedence | bursts …]
     python -m benchmarks.record_noise runs/demo/certificate.json NAME
 """
 
@@ -71,6 +72,7 @@ def record(bundle: Path, condition: str) -> None:
         runtime=deployed.runtime,
         threads=deployed.threads,
         batch_size=deployed.batch_size,
+        precedence=condition == "precedence",
     )
     dense = Candidate("dense", bundle / "dense.onnx")
     about: dict[str, Any] = {
@@ -144,5 +146,5 @@ if __name__ == "__main__":
     if source.is_file():
         from_certificate(source, sys.argv[2])
     else:
-        for name in sys.argv[2:] or ("alone", "neighbour", "bursts"):
+        for name in sys.argv[2:] or ("alone", "neighbour", "precedence", "bursts"):
             record(source, name)

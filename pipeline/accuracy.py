@@ -35,24 +35,29 @@ class Score:
 
 
 def accuracy_record(dense: Score, compressed: Score, *, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:
-    """Both scores of the same samples, and the interval of their difference.
+    """Both scores of the same samples, and the intervals of their difference and of the compressed network's own.
 
     Every draw takes as many samples as there are, with repetition, and computes the metric of both networks on it:
-    percentiles of the differences are the interval (Efron, 1979), whatever the metric is. Two networks that are right
+    percentiles of the draws are the intervals (Efron, 1979), whatever the metric is. Two networks that are right
     and wrong about the same samples differ by nothing in every draw.
     """
     samples = len(dense.per_sample)
     rng = np.random.default_rng(seed)
-    differences = []
+    scores, differences = [], []
     for start in range(0, DRAWS, DRAWN_TOGETHER):
         draws = min(DRAWN_TOGETHER, DRAWS - start)
         counts = rng.multinomial(samples, np.full(samples, 1 / samples), size=draws)
-        differences.append(_metric(compressed, counts) - _metric(dense, counts))
-    low, high = np.quantile(np.concatenate(differences), [(1 - confidence) / 2, (1 + confidence) / 2])
+        scores.append(_metric(compressed, counts))
+        differences.append(scores[-1] - _metric(dense, counts))
+    ends = [(1 - confidence) / 2, (1 + confidence) / 2]
+    low, high = np.quantile(np.concatenate(differences), ends)
+    own_low, own_high = np.quantile(np.concatenate(scores), ends)
     return {
         "metric": dense.metric,
         "dense": dense.value,
         "compressed": compressed.value,
+        "compressed_low": float(own_low),
+        "compressed_high": float(own_high),
         "difference": compressed.value - dense.value,
         "ci_low": float(low),
         "ci_high": float(high),

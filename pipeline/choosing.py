@@ -17,6 +17,7 @@ from pipeline.context import Run
 from pipeline.execution import execute
 from pipeline.floors import has_floor, holds_floor
 from pipeline.frontier import predicted_plans
+from pipeline.recovery import shipped_accuracy
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.setup import choose_candidates, open_folder, prepare
 from pipeline.sharing import share
@@ -71,7 +72,9 @@ def run_on_best(
     """
     if config.latency_table:
         raise ConfigError("A --latency-table is one runtime's: name that --runtime instead of auto.")
-    target = load_target(config.target, batch_size=config.batch_size, threads=config.threads)
+    target = load_target(
+        config.target, batch_size=config.batch_size, threads=config.threads, precedence=config.precedence
+    )
     runs = {
         info.name: prepare(
             config.model_copy(update={"runtime": info.name}), RunFolder(folder.file("runtimes") / info.name), reporter
@@ -122,7 +125,7 @@ def _offer(run: Run) -> Offer:
     except (SpeedupError, RuntimeMissingError) as error:
         return Offer(*known, error=str(error))
     plan, correction = (read_json(run.folder.file(name)) for name in ("plan.json", "correction.json"))
-    accuracy = read_json(run.folder.file("training.json" if run.config.epochs else "correction.json"))["accuracy"]
+    accuracy = shipped_accuracy(run)
     table = LatencyTable.load(run.folder.file("latency_table.json"))
     return Offer(
         *known,

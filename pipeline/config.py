@@ -49,6 +49,11 @@ class RunConfig(BaseModel):
     input_size: int | None = Field(
         None, description="pixels a side or tokens of one input; default: the target's, else the model's usual size"
     )
+    precedence: bool | None = Field(
+        None,
+        description="measure ahead of every other process, which takes root; for a machine that others use as well; "
+        "default: the target's",
+    )
     strict_target: bool = Field(False, description="stop (exit 7) when this host is not of the target's vendor")
     families: str | None = Field(
         None, description="ways to compress, such as channel,int8; default: all that the runtime gains from"

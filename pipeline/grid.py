@@ -9,7 +9,8 @@ from pipeline.config import RunConfig, check_same
 from pipeline.context import Run
 from pipeline.execution import execute
 from pipeline.plan import load_plan, sparsity_of
-from pipeline.run_folder import RunFolder, read_json
+from pipeline.recovery import shipped_accuracy
+from pipeline.run_folder import RunFolder
 from pipeline.setup import open_folder
 from pipeline.sharing import share
 from targets.errors import SpeedupError
@@ -109,12 +110,11 @@ def _row(combination: Combination, run: Run) -> GridRow:
         run.reporter.warn(str(error))
         return GridRow(combination, why_not=str(error))
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
-    network = "training.json" if run.config.epochs else "correction.json"
     return GridRow(
         combination,
         measured_speedup=record["measured_speedup"],
         loss=record["loss"],
-        accuracy=read_json(run.folder.file(network))["accuracy"],
+        accuracy=shipped_accuracy(run),
         sparsity=sparsity_of(plan, run.units),
         evaluations=record["search"]["evaluations"],
     )

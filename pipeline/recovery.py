@@ -13,7 +13,7 @@ from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
 from pipeline.families.int8 import round_network, round_weights
 from pipeline.families.registry import int8_layers, layer_levels
-from pipeline.run_folder import digest, write_json
+from pipeline.run_folder import digest, read_json, write_json
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts, training_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
@@ -22,9 +22,14 @@ from pipeline.training.layerwise import correct_layers
 from pipeline.training.masks import nonzero_masks
 from targets.levels import Level
 
+TRAINING = "training.json"
+
 
 def recover(run: Run, plan: Mapping[str, Level]) -> None:
-    """Correct the stitched plan → corrected.safetensors; prune gradually if asked → checkpoint.safetensors."""
+    """Correct the stitched plan → corrected.safetensors; prune gradually if asked; the better → checkpoint.safetensors.
+
+    A short training may end below the corrected network, which was matched to the dense one's outputs.
+    """
 
     def show(done: PassRecord) -> None:
         tell(run.tracker, correction_facts(done.number + 1, done.loss, done.block_error))
@@ -33,8 +38,22 @@ def recover(run: Run, plan: Mapping[str, Level]) -> None:
     save_network(run, network, "corrected.safetensors")
     write_json(run.folder.file("correction.json"), {"schema": 1, **record})
     if run.config.epochs:
-        network = trained_network(run, plan, network)
+        trained, training = trained_network(run, plan, network)
+        ships = training["accuracy"] >= record["accuracy"]
+        write_json(run.folder.file(TRAINING), {"schema": 1, **training, "ships": ships})
+        if ships:
+            network = trained
+        else:
+            network = run.network(run.folder.file("corrected.safetensors"))
+            run.reporter.warn("the corrected network is better and ships: more --epochs may help")
     save_network(run, network, "checkpoint.safetensors")
+
+
+def shipped_accuracy(run: Run) -> float:
+    """Score of what `recover` left as the checkpoint, on the held-out split in torch."""
+    training = read_json(run.folder.file(TRAINING)) if run.config.epochs else {"ships": False}
+    record = training if training["ships"] else read_json(run.folder.file("correction.json"))
+    return float(record["accuracy"])
 
 
 def corrected_network(
@@ -115,8 +134,12 @@ def _correct_layers(run: Run, network: nn.Module, layers: Sequence[str], batches
         )
 
 
-def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> nn.Module:
-    """Gradual pruning towards the plan, from the dense network or, keeping its zeros, from the corrected one."""
+def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    """Gradual pruning towards the plan, from the dense network or, keeping its zeros, from the corrected one.
+
+    Returns:
+        The network, which is the corrected one changed in place or another, and a record with its ``accuracy``.
+    """
     recipe = run.adapter.recipe
     settings = GradualSettings(
         epochs=run.config.epochs,
@@ -156,8 +179,7 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         )
     accuracy = accuracy_of(run, in_int8(run, student, plan))
     run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
-    write_json(run.folder.file("training.json"), {"schema": 1, **asdict(record), "accuracy": accuracy})
-    return student
+    return student, asdict(record) | {"accuracy": accuracy}
 
 
 def compressed_layers(run: Run, plan: Mapping[str, Level]) -> dict[str, float]:

@@ -33,11 +33,18 @@ class CompressedNetwork(Network):
 
 
 class Accuracy(_Record):
-    """Scores on ``n`` test samples; the interval is of the paired difference compressed - dense."""
+    """Scores on ``n`` test samples.
+
+    Args:
+        compressed_low: end of the compressed network's own interval, as ``compressed_high`` is.
+        ci_low: end of the interval of the paired difference compressed - dense, as ``ci_high`` is.
+    """
 
     metric: str
     dense: float = Field(ge=0, le=1)
     compressed: float = Field(ge=0, le=1)
+    compressed_low: float
+    compressed_high: float
     difference: float
     ci_low: float
     ci_high: float
@@ -51,6 +58,7 @@ class Deployment(_Record):
     runtime: str
     threads: int
     batch_size: int
+    precedence: bool = False
 
 
 class CertifiedHost(_Record):

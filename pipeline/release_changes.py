@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 from pipeline.release import Accuracy, Release
@@ -198,22 +197,14 @@ def accuracy_interval(accuracy: Accuracy, paired: bool) -> Interval:
     """The compressed network's accuracy with its interval.
 
     Paired, it is the dense network's accuracy plus the certificate's interval of the difference, which is narrow since
-    both were scored on the same samples; for releases with one dense network alone. Otherwise it is Wilson's score
-    interval (1927): no mean of scores between 0 and 1 varies more than a share of successes does.
+    both were scored on the same samples; for releases with one dense network alone. Otherwise it is its own.
     """
-    if not paired:
-        return _wilson(accuracy)
-    # No sample that differs is not the certainty that none would: at most 3 in n, at 95% ("rule of three").
-    slack = -math.log(1 - accuracy.confidence) / accuracy.n if accuracy.ci_low == accuracy.ci_high else 0.0
-    low, high = accuracy.dense + accuracy.ci_low - slack, accuracy.dense + accuracy.ci_high + slack
-    return Interval(accuracy.compressed, max(low, 0.0), min(high, 1.0), accuracy.confidence)
-
-
-def _wilson(accuracy: Accuracy) -> Interval:
-    z, n, p = NormalDist().inv_cdf((1 + accuracy.confidence) / 2), accuracy.n, accuracy.compressed
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Interval(p, max(centre - reach, 0.0), min(centre + reach, 1.0), accuracy.confidence)
+    low, high = accuracy.compressed_low, accuracy.compressed_high
+    if paired:
+        low, high = accuracy.dense + accuracy.ci_low, accuracy.dense + accuracy.ci_high
+    # Draws that are all alike are not the certainty that others would be: at most 3 in n, at 95% ("rule of three").
+    slack = -math.log(1 - accuracy.confidence) / accuracy.n if low == high else 0.0
+    return Interval(accuracy.compressed, max(low - slack, 0.0), min(high + slack, 1.0), accuracy.confidence)
 
 
 def _units(before: Release, after: Release) -> tuple[UnitChange, ...] | None:
@@ -242,6 +233,7 @@ def _conditions(release: Release) -> dict[str, str]:
         "runtime": target.runtime,
         "threads": str(target.threads),
         "batch size": str(target.batch_size),
+        "precedence": "over other processes" if target.precedence else "none",
         "baseline precision": certificate.baseline.precision,
         "proxy": formatting.plain(certificate.proxy),
         "licence": certificate.licence_note,

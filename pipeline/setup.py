@@ -42,6 +42,7 @@ def prepare(config: RunConfig, folder: RunFolder, reporter: Reporter) -> Run:
         batch_size=config.batch_size,
         threads=config.threads,
         input_size=config.input_size,
+        precedence=config.precedence,
     )
     host = target.device.host()
     proxy = is_proxy(target, host)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from profilers.nearest import Nearest
 from profilers.worker_process import pack_worker, worker_events
 from targets.devices.base import Device
-from targets.errors import RuntimeMissingError, UnreachableError
+from targets.errors import ConfigError, RuntimeMissingError, UnreachableError
 from targets.registry import RuntimeInfo, isa_limit
 from targets.target import Target
 
@@ -41,10 +41,11 @@ class Effort:
         warmups: runs of every model before the first sample.
         rounds: turns of every model in one compilation.
         seconds: after five rounds, no new one starts once these have passed.
-        compilations: how often the models are compiled anew; where that has its memory changes a latency by percents.
+        compilations: how often the models are compiled anew, once if it takes long; where that has its memory changes
+            a latency by percents.
         patience_s: for so long, all in all, a group's rounds wait for the machine to put the cores near each other,
             and are repeated when something else had a core.
-        timeout_s: the worker is killed when one group takes longer, compilation included.
+        timeout_s: the worker is killed when it says nothing for as long: a compilation, or a round of all models.
     """
 
     warmups: int = 3
@@ -344,10 +345,17 @@ class Bench:
                 "cpus": device.pinned_cpus(self.target.threads),
                 "inputs": files[self.inputs] if self.inputs else None,
                 "environment": isa_limit(self.runtime.name, self.isa) if self.isa else {},
+                "precedence": self.target.precedence,
             } | fill(files)
             assert self.runtime.interpreter is not None, "only runtimes that are installed are measured"
             command = device.command(self.runtime.interpreter, files[program])
-            yield from worker_events(command, json.dumps(job), timeout_s, device)
+            for event in worker_events(command, json.dumps(job), timeout_s, device):
+                if event["event"] == "refused":
+                    raise ConfigError(
+                        f"What measures may not run ahead of other processes on {device.name}: {event['error']}. "
+                        "Be root there, in a container with the capability SYS_NICE, or measure without --precedence."
+                    )
+                yield event
 
 
 def save_feeds(path: Path, feeds: Mapping[str, NDArray[Any]]) -> None:

@@ -81,6 +81,7 @@ class TargetFacts(Record):
     runtime: Text = None
     threads: Count | None = None
     batch_size: Count | None = None
+    precedence: bool = False
 
 
 class ProcessSamples(Record):
@@ -306,11 +307,12 @@ class CorrectionFile(Record):
 
 
 class TrainingFile(Record):
-    """Gradual pruning; ``accuracy`` is that on held-out data afterwards."""
+    """Gradual pruning; ``accuracy`` is that on held-out data afterwards. If correction alone is better, that ships."""
 
     FILE: ClassVar[str] = "training.json"
 
     accuracy: Number = None
+    ships: bool = True
     history: list[HistoryPoint] = []
 
 

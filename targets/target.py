@@ -22,6 +22,7 @@ _KEYS: dict[str, type] = {
     "input_size": int,
     "host": str,
     "python": str,
+    "precedence": bool,
 }
 _VENDORS = ("intel", "amd", "any")
 _DEFAULTS: dict[str, Any] = {
@@ -33,6 +34,7 @@ _DEFAULTS: dict[str, Any] = {
     "input_size": None,
     "host": "local",
     "python": None,
+    "precedence": False,
 }
 
 
@@ -49,6 +51,7 @@ class Target:
         input_size: pixels a side, or tokens, of one sample; None for the model's usual size.
         host: ``local``, this host, or ``ssh://user@box:port``, where measurements happen then.
         python: the interpreter on a device that is reached over ssh, ``python3`` by default.
+        precedence: what measures runs ahead of every other process there, which takes root.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Target:
     input_size: int | None = None
     host: str = "local"
     python: str | None = None
+    precedence: bool = False
 
     @property
     def device(self) -> Device:
@@ -77,7 +81,7 @@ class Target:
             ArtifactError: ``data`` is not a target.
         """
         try:
-            read = {"python": None} | data  # as those before devices over ssh
+            read = {"python": None, "precedence": False} | data  # those of earlier versions lack them
             return cls(**{field.name: read[field.name] for field in fields(cls)})
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"Not a target ({type(error).__name__}: {error}). Run the stage again.") from error
@@ -106,23 +110,31 @@ def load_target(
     batch_size: int | None = None,
     threads: int | None = None,
     input_size: int | None = None,
+    precedence: bool | None = None,
 ) -> Target:
     """The target of a preset or a TOML file.
 
     Args:
         name_or_path: a preset's name, or a file with any of the keys vendor, runtime, threads, batch_size,
-            input_size, host, python and description.
+            input_size, host, python, precedence and description.
         runtime: takes the place of the file's, as do the following.
         batch_size: samples of one run.
         threads: that compute; by default the physical cores that may be used there.
         input_size: pixels a side, or tokens, of one sample.
+        precedence: what measures runs ahead of every other process.
 
     Raises:
         ConfigError: no such preset, file, key or runtime, or a value that cannot be.
         UnreachableError: the target's host does not answer.
     """
     path = _find(name_or_path)
-    overrides = {"runtime": runtime, "batch_size": batch_size, "threads": threads, "input_size": input_size}
+    overrides = {
+        "runtime": runtime,
+        "batch_size": batch_size,
+        "threads": threads,
+        "input_size": input_size,
+        "precedence": precedence,
+    }
     given = {key: value for key, value in overrides.items() if value is not None}
     _check("The request", given)
     settings = _read_settings(path) | given
@@ -135,6 +147,7 @@ def load_target(
         input_size=settings["input_size"],
         host=settings["host"],
         python=settings["python"],
+        precedence=settings["precedence"],
     )
 
 
@@ -169,9 +182,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def _check(source: str, settings: Mapping[str, Any]) -> None:
     for key, value in settings.items():
         if type(value) is not _KEYS[key]:
-            kind = {str: "a string", int: "a whole number"}[_KEYS[key]]
+            kind = {str: "a string", int: "a whole number", bool: "true or false"}[_KEYS[key]]
             raise ConfigError(f"{source} says {key} = {value!r}: it must be {kind}.")
-        if isinstance(value, int) and value < 1:
+        if type(value) is int and value < 1:
             raise ConfigError(f"{source} says {key} = {value}: it must be at least 1.")
     if "vendor" in settings and settings["vendor"] not in _VENDORS:
         raise unknown_name("vendor", settings["vendor"], _VENDORS)

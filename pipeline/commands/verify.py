@@ -20,7 +20,8 @@ ADVICE = {
     4: "It loses more on this sample than was certified. Look whether the sample is preprocessed as serving.json says",
     5: "It is not the network that was certified, or this runtime computes something else with it. Get the bundle "
     "again, and compare the runtime's version with the certificate's",
-    6: "The noise leaves it open. Measure again on a quieter machine, without --budget or with a larger one",
+    6: "The noise leaves it open. Measure again on a quieter machine, without --budget or with a larger one; or, as "
+    "root, ahead of the other processes with --precedence",
     7: "It was certified on another CPU, and --strict-host asks for that one. Verify on a host of that kind",
 }
 """What to do about a check that failed, by exit code."""
@@ -48,6 +49,7 @@ def _seconds(context: click.Context, option: click.Parameter, value: float | Non
 @click.option("--sample", type=click.Path(path_type=Path), help=".npz with inputs and labels: check the accuracy too")
 @click.option("--tolerance", type=POSITIVE, default=1e-3, show_default=True, help="of the golden outputs, relative")
 @click.option("--strict-host", is_flag=True, help="another CPU than the certificate's is a failure (exit 7)")
+@click.option("--precedence", is_flag=True, help="measure ahead of every other process there, which takes root")
 @click.option("--host", default="local", help="device to verify on: ssh://user@box  [default: this host]")
 @click.option("--python", help="interpreter on that device that has the runtime  [default: python3]")
 @click.option("--record", type=click.Path(path_type=Path), help="where the record goes  [default: beside the bundle]")

@@ -49,6 +49,7 @@ class VerifyOptions:
         sample: .npz file with ``inputs`` and ``labels`` for the accuracy.
         strict_host: another CPU than the certificate's is a failure (7).
         host: the device to verify on, with its Python.
+        precedence: what measures runs ahead of other processes there.
     """
 
     public_key: Path | None = None
@@ -62,6 +63,7 @@ class VerifyOptions:
     strict_host: bool = False
     host: str = LOCAL
     python: str | None = None
+    precedence: bool = False
     protocol: Protocol = field(default_factory=Protocol)
 
 
@@ -151,6 +153,7 @@ def _open(bundle: Path, options: VerifyOptions) -> "Iterator[_Session]":
         batch_size=certificate.target.batch_size,
         host=options.host,
         python=options.python,
+        precedence=options.precedence,
     )
     with tempfile.TemporaryDirectory() as folder:
         inputs = None

@@ -62,6 +62,8 @@ def tuning_section(run: Run) -> Section:
             parts.append(chart)
         else:
             text.append(f"{title}: {course}")
+    if not run.training.ships:
+        text.append("The corrected network ships: gradual pruning ended below it. More epochs may help.")
     return Section("tuning", "Correction and training", tuple(text), tuple(parts))
 
 

@@ -161,7 +161,7 @@ def _warnings(certificate: Certificate) -> list[Notice]:
                 "warning",
                 "Disturbed all the time",
                 "Nearly every round was disturbed, so that all of them count: the speedup may be larger than it looks. "
-                "Certify again when the machine is quieter.",
+                "Certify again when the machine is quieter or, as root, with --precedence.",
             )
         )
     asked, low = certificate.requested_speedup, certificate.ci_low

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
+from numpy.typing import NDArray
 
+from pipeline.accuracy import Score, accuracy_record
 from pipeline.release import Accuracy, read_release
 from pipeline.release_changes import Changes, accuracy_interval, compare, judge
 from targets.errors import ConfigError
@@ -19,22 +22,24 @@ def changes(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> Chan
     return compare(*map(read_release, paths))
 
 
-def scored(value: float, n: int) -> Accuracy:
-    return Accuracy(metric="m", dense=1, compressed=value, difference=0, ci_low=-1, ci_high=0, confidence=0.95, n=n)
+def scored(rights: NDArray[np.bool_]) -> Accuracy:
+    score = Score("top-1 accuracy", float(rights.mean()), rights.astype(float))
+    return Accuracy(**accuracy_record(score, score))
 
 
-def test_an_accuracy_for_itself_has_wilsons_interval() -> None:
-    interval = accuracy_interval(scored(0.9, 100), paired=False)
-    assert (interval.low, interval.high) == pytest.approx((0.82563, 0.94477), abs=1e-5)
+def test_an_accuracy_for_itself_has_a_binomial_interval() -> None:
+    interval = accuracy_interval(scored(np.arange(400) < 360), paired=False)
+    expected = scipy.stats.binomtest(360, 400).proportion_ci(method="wilson")
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=0.006)
     for value in (0.0, 1.0):
-        interval = accuracy_interval(scored(value, 50), paired=False)
+        interval = accuracy_interval(scored(np.full(50, value) > 0), paired=False)
         assert 0 <= interval.low <= value <= interval.high <= 1
         assert interval.high - interval.low > 0.05
 
 
 def test_equally_good_releases_are_hardly_ever_told_apart() -> None:
-    scores = np.random.default_rng(0).binomial(450, 0.95, (1000, 2)) / 450
-    verdicts = [judge(*(accuracy_interval(scored(s, 450), paired=False) for s in pair)) for pair in scores.tolist()]
+    rights = np.random.default_rng(0).random((300, 2, 450)) < 0.95
+    verdicts = [judge(*(accuracy_interval(scored(one), paired=False) for one in pair)) for pair in rights]
     assert 1 - verdicts.count("not told apart") / len(verdicts) < 0.025
 
 

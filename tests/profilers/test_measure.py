@@ -1,7 +1,11 @@
 """Real measurements in real worker processes, on onnxruntime, which is always there."""
 
+import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from profilers.measure import Bench, Candidate, Effort, Measurement
 from profilers.together import MOST_TOGETHER, measure_together
-from targets.errors import RuntimeMissingError
+from targets.errors import ConfigError, RuntimeMissingError
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
 
@@ -186,3 +190,47 @@ def test_large_files_do_not_share_memory(
     found: dict[str, Measurement] = {}
     measure_together(bench, dense, dict.fromkeys("abc", small), found.__setitem__, seed=0, effort=QUICK)
     assert found["a"].reference_s == found["b"].reference_s != found["c"].reference_s
+
+
+def may_take_precedence() -> bool:
+    command = "import os; os.setpriority(os.PRIO_PROCESS, 0, -20)"
+    return subprocess.run([sys.executable, "-c", command], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture
+def neighbours() -> Iterator[None]:
+    """A busy process on every core that a worker may get, each in a session of its own."""
+    busy = "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])])\nwhile True: sum(range(10_000))"
+    processes = [
+        subprocess.Popen([sys.executable, "-I", "-c", busy, str(cpu)], start_new_session=True)
+        for cpu in os.sched_getaffinity(0)
+    ]
+    yield
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(not may_take_precedence(), reason="processes may not run ahead of others here")
+@pytest.mark.usefixtures("neighbours")
+def test_with_precedence_neighbours_hardly_hold_a_measurement_up(
+    bench: Bench, dense: Candidate, small: Candidate
+) -> None:
+    ahead = replace(bench, target=replace(bench.target, precedence=True))
+    waited = []
+    for each in (bench, ahead):
+        ((measured,),) = each.measure(dense, [[small]])
+        assert measured.error is None
+        waited.append(np.median([share for share in measured.waited_share if share is not None]))
+    assert waited[0] > 0.2
+    assert waited[1] < 0.1
+
+
+def test_precedence_that_the_system_refuses_is_a_clear_error(bench: Bench, dense: Candidate, tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    drop = "setpriv --bounding-set -sys_nice" if may_take_precedence() else ""
+    interpreter.write_text(f'#!/bin/sh\nexec {drop} {sys.executable} "$@"\n')
+    interpreter.chmod(0o755)
+    runtime = replace(bench.runtime, interpreter=interpreter)
+    with pytest.raises(ConfigError, match="--precedence"):
+        replace(bench, runtime=runtime, target=replace(bench.target, precedence=True)).measure(dense, [[dense]])

@@ -30,9 +30,11 @@ def test_a_file_sets_what_it_says_and_leaves_the_rest_at_its_default(tmp_path: P
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "t.toml"
-    path.write_text('runtime = "openvino"\nthreads = 9999\nbatch_size = 4\n')
+    path.write_text('runtime = "openvino"\nthreads = 9999\nbatch_size = 4\nprecedence = true\n')
     target = load_target(path, runtime="onnxruntime", batch_size=2, threads=1)
     assert (target.runtime, target.batch_size, target.threads) == ("onnxruntime", 2, 1)
+    assert target.precedence
+    assert not load_target(path, threads=1, precedence=False).precedence
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         (b"threads = true", ["threads", "whole number"]),
         (b"threads = 0", ["threads = 0", "at least 1"]),
         (b"threads = -1", ["threads = -1", "at least 1"]),
+        (b"precedence = 1", ["precedence", "true or false"]),
         (b"batch_size = 0", ["batch_size = 0", "at least 1"]),
         (b"batch_size = 1.5", ["batch_size", "whole number"]),
         (b"vendor = 3", ["vendor", "string"]),
