@@ -43,7 +43,9 @@ class Protocol:
     budget_s: float | None = None
     spread_s: float = 0.0
     confidence: float = 0.95
-    effort: Effort = field(default_factory=lambda: Effort(warmups=2, rounds=10, seconds=1.0, compilations=3))
+    effort: Effort = field(
+        default_factory=lambda: Effort(warmups=2, rounds=10, seconds=1.0, compilations=3, patience_s=2.0)
+    )
 
 
 @dataclass(frozen=True, slots=True)
