@@ -14,10 +14,10 @@ from pipeline.tracking.mlflow_server import parse_destination
 from targets.errors import ConfigError
 
 AUTO_RUNTIME = "auto"
-WHERE = {"backend", "scheduler", "workers"}
-"""Settings that a run folder does not remember: a run that was begun here may go on elsewhere."""
+HOW = {"backend", "scheduler", "workers", "precedence"}
+"""Settings that a run folder does not remember: a run that was begun in one way may go on in another."""
 
-NOT_OF_THE_RESULT = {"track", *WHERE}
+NOT_OF_THE_RESULT = {"track", *HOW}
 """Settings that may differ from those of the run folder: they change nothing of what the run finds."""
 
 
@@ -110,6 +110,12 @@ class RunConfig(BaseModel):
     compare: bool = Field(
         True, description="for the report, also correct and measure a uniform and a global-magnitude plan"
     )
+    ship_sample: int = Field(
+        0,
+        ge=0,
+        description="held-out samples with labels that the bundle carries, on which `pipeline verify` scores the "
+        "network on a device; classifiers only",
+    )
     backend: Literal["here", "threading", "loky", "dask"] = Field(
         "here", description="where units and candidate plans are worked on, see docs/scaling.md"
     )
@@ -141,7 +147,7 @@ def resolve(flags: Mapping[str, Any], file: Path | None, stored: Mapping[str, An
     if "speedup" not in given and not stored:
         raise ConfigError("How much faster? Say --speedup, for example --speedup 3.")
     try:
-        remembered = {name: value for name, value in (stored or {}).items() if name not in WHERE}
+        remembered = {name: value for name, value in (stored or {}).items() if name not in HOW}
         config = RunConfig(**(remembered | given))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(entry) for entry in error.errors())) from None

@@ -28,6 +28,7 @@ from pipeline.models.dry_run import try_out
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
+from pipeline.serving.record import CLASSIFICATIONS
 from pipeline.tracking.events import Tracker
 from pipeline.workers import Workers
 from profilers.latency_table import LatencyTable, TableUnit
@@ -258,6 +259,8 @@ class Run:
                 f"needs at least {FEWEST_SAMPLES}. Give more --data."
             )
         try_out(self.adapter, self.dense, self.splits.train.inputs(np.arange(min(2, len(self.splits.train)))))
+        if self.config.ship_sample and self.adapter.task not in CLASSIFICATIONS:
+            raise ConfigError(f"--ship-sample is for classifiers, and {self.config.model} does {self.adapter.task}.")
         if self.config.latency_table:
             LatencyTable.load(self.config.latency_table)
         floor = self.config.min_accuracy

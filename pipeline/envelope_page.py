@@ -21,6 +21,11 @@ def envelope_page(envelope: Envelope) -> Summary:
         Notice("warning", "Under the request", f"{where(place)}: {text(place)}, {requested} was asked for")
         for place in envelope.short
     ]
+    unsure = [
+        Notice("warning", "Left open by the noise", f"{where(place)}: {text(place)}")
+        for place in envelope.places
+        if place.status == INCONCLUSIVE
+    ]
     fixed = ", ".join("x".join(map(str, shape)) for shape in envelope.sample_shape.values())
     about = (
         f"Green: the whole interval reaches {requested}. Red: none of it does. Yellow: the noise leaves it open. Every "
@@ -39,10 +44,11 @@ def envelope_page(envelope: Envelope) -> Summary:
         subtitle=f"{envelope.bundle}, {envelope.runtime} on {envelope.host['model']}",
         status="certified" if held and not short else "missed" if short else "inconclusive",
         headline=f"{requested} holds in {len(held)} of {len(envelope.places)} places",
-        notices=(*short, *others),
+        notices=(*short, *unsure, *others),
         key_figures=(
             KeyFigure("Certified with", f"{threads} threads", f"batch {batch}"),
             KeyFigure("Under the request", str(len(short)), "places"),
+            KeyFigure("Left open by the noise", str(len(unsure)), "places"),
         ),
         sections=(
             Section("envelope", "Speedup by threads, batch and input size", (about, size), heat_maps(envelope)),

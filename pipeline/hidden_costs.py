@@ -20,8 +20,10 @@ FAST_KERNELS = 0.95
 """
 NAMED = 6
 """Operations without fast kernels that a sentence names."""
-MOVES = re.compile(r"reorder|convert|^cast|transpose", re.IGNORECASE)
+MOVES = re.compile(r"reorder|convert|^cast|transpose|^(de)?quantizelinear", re.IGNORECASE)
 """Kinds of kernels that compute nothing that the network asks for."""
+REFERENCE = re.compile(r"\(ref")
+"""Kinds of kernels that compute correctly and slowly."""
 
 
 def hidden_costs(bench: Bench, model: Candidate, supported_fraction: float | None) -> dict[str, str]:
@@ -38,8 +40,10 @@ def hidden_costs(bench: Bench, model: Candidate, supported_fraction: float | Non
     found = dict(_in_file(model.path, bench))
     if fallback := slow_kernels(bench.runtime.name, supported_fraction):
         found["fallback"] = fallback
-    if reorders := _moved(operations_s):
-        found["reorders"] = reorders
+    if slow := _spent(operations_s, REFERENCE, 1 - FAST_KERNELS):
+        found["fallback"] = f"{bench.runtime.name} computes with its reference kernels, which are slow, for {slow}"
+    if moved := _spent(operations_s, MOVES, SMALL_SHARE):
+        found["reorders"] = f"layouts and types are converted for {moved}"
     return found
 
 
@@ -88,12 +92,12 @@ def _in_file(path: Path, bench: Bench) -> Iterator[tuple[str, str]]:
         )
 
 
-def _moved(operations_s: Mapping[str, float] | None) -> str | None:
-    """How much of the time goes into other layouts and types."""
+def _spent(operations_s: Mapping[str, float] | None, kinds: re.Pattern[str], least: float) -> str | None:
+    """How much of the time goes into kinds of kernels, and into which; None where it is at most ``least`` of it."""
     total_s = sum((operations_s or {}).values())
-    moves = {kind: s / total_s for kind, s in (operations_s or {}).items() if MOVES.search(kind)}
-    if sum(moves.values()) <= SMALL_SHARE:
+    shares = {kind: s / total_s for kind, s in (operations_s or {}).items() if kinds.search(kind)}
+    if sum(shares.values()) <= least:
         return None
-    largest = sorted(moves.items(), key=lambda pair: -pair[1])
+    largest = sorted(shares.items(), key=lambda pair: -pair[1])
     named = ", ".join(f"{kind} {formatting.percent(share)}" for kind, share in largest)
-    return f"layouts and types are converted for {formatting.percent(sum(moves.values()))} of the time: {named}"
+    return f"{formatting.percent(sum(shares.values()))} of the time: {named}"

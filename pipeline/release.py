@@ -36,15 +36,16 @@ class Accuracy(_Record):
     """Scores on ``n`` test samples.
 
     Args:
-        compressed_low: end of the compressed network's own interval, as ``compressed_high`` is.
+        compressed_low: end of the compressed network's own interval, as ``compressed_high`` is; of any, where a
+            certificate does not tell.
         ci_low: end of the interval of the paired difference compressed - dense, as ``ci_high`` is.
     """
 
     metric: str
     dense: float = Field(ge=0, le=1)
     compressed: float = Field(ge=0, le=1)
-    compressed_low: float
-    compressed_high: float
+    compressed_low: float = 0.0
+    compressed_high: float = 1.0
     difference: float
     ci_low: float
     ci_high: float

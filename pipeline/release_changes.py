@@ -12,7 +12,7 @@ from targets.levels import Level
 Kind = Literal["ratio", "fraction", "seconds", "bytes"]
 Verdict = Literal["better", "worse", "not told apart", "not judged"]
 
-HELD_FOR = ("host", "runtime", "threads", "batch size", "baseline precision")
+HELD_FOR = ("host", "runtime", "threads", "batch size", "precedence", "baseline precision")
 """A speedup holds for these; one that was measured for others is another figure."""
 UNITS_NAMED = 3
 """Units whose change a line of text spells out."""

@@ -49,6 +49,7 @@ from pipeline.serving.record import CLASSIFICATIONS
 from pipeline.serving.record import NAME as SERVING
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import search_facts
+from pipeline.verifying.sample import SAMPLE, write_sample
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability
 from profilers.profile import PlanCounts, cheapest, enough_plans, profile
@@ -230,7 +231,7 @@ def search_stage(run: Run) -> None:
 
 
 def prune_stage(run: Run) -> None:
-    """Plan and data → corrected.safetensors, and checkpoint.safetensors after gradual pruning."""
+    """Plan and data → corrected.safetensors, and as checkpoint.safetensors that or, if better, the trained network."""
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
     key = digest("prune", database_key(run), record["choice"], _correction(run), run.config.epochs, run.config.seed)
     run.folder.stage("prune", key, ["corrected.safetensors", "checkpoint.safetensors"], lambda: recover(run, plan))
@@ -271,7 +272,8 @@ def certify_stage(run: Run) -> None:
     """Exported files → certificate.json."""
     path = run.folder.file("certificate.json")
     files = [file_digest(network) for network in (run.folder.file("model.onnx"), run.dense_onnx)]
-    key = digest("certify", run.host_key, files, run.goal, run.config.certify_budget, run.config.certify_spread)
+    how = (run.config.certify_budget, run.config.certify_spread, run.target.precedence)
+    key = digest("certify", run.host_key, files, run.goal, *how)
     run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
 
 
@@ -295,13 +297,15 @@ def report_stage(run: Run) -> None:
     certificate = read_json(folder.file("certificate.json"))
     names = ["model.onnx", "dense.onnx", "openvino/model.xml", "openvino/model.bin", "plan.json", "certificate.json"]
     names += ["golden.safetensors", "parity.json", "report.html", "report.md", "report.json", SERVING]
-    names += run.splits.bundled
+    names += [*run.splits.bundled, *([SAMPLE] if run.config.ship_sample else [])]
     serving = describe_serving(run).to_json()
 
     def work() -> None:
         write_json(folder.file(SERVING), serving)
         for name, content in run.splits.bundled.items():
             write_atomically(folder.file(name), content.encode())
+        if run.config.ship_sample:
+            _write_sample(run, folder.file(SAMPLE))
         write_reports(folder.path, folder.path)
         origin = provenance(run)
         write_sbom(folder.file("sbom.cdx.json"), folder.file("model.onnx"), certificate, origin)
@@ -315,10 +319,19 @@ def report_stage(run: Run) -> None:
         "report",
         serving,
         dict(run.splits.bundled),
+        run.config.ship_sample,
         [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()],
     )
     folder.stage("report", key, ["report.html", "bundle/manifest.json", "bundle/sbom.cdx.json"], work)
     _sign(run, bundle)
+
+
+def _write_sample(run: Run, path: Path) -> None:
+    """Held-out samples, drawn at random: test data are often in the order of their classes."""
+    test = run.splits.test
+    drawn = np.random.default_rng(run.config.seed).permutation(len(test))[: run.config.ship_sample]
+    rows = np.sort(drawn).astype(np.int64)
+    write_sample(path, run.adapter.feeds(test.inputs(rows)), test.labels[rows])
 
 
 def _sign(run: Run, bundle: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from profilers.nearest import Nearest
 from profilers.worker_process import pack_worker, worker_events
 from targets.devices.base import Device
+from targets.devices.registry import LOCAL
 from targets.errors import ConfigError, RuntimeMissingError, UnreachableError
 from targets.registry import RuntimeInfo, isa_limit
 from targets.target import Target
@@ -45,7 +46,7 @@ class Effort:
             a latency by percents.
         patience_s: for so long, all in all, a group's rounds wait for the machine to put the cores near each other,
             and are repeated when something else had a core.
-        timeout_s: the worker is killed when it says nothing for as long: a compilation, or a round of all models.
+        timeout_s: the worker is killed when it says nothing for as long: a compilation, or the turn of one model.
     """
 
     warmups: int = 3
@@ -351,9 +352,10 @@ class Bench:
             command = device.command(self.runtime.interpreter, files[program])
             for event in worker_events(command, json.dumps(job), timeout_s, device):
                 if event["event"] == "refused":
+                    where = "here" if device.name == LOCAL else f"on {device.name}"
                     raise ConfigError(
-                        f"What measures may not run ahead of other processes on {device.name}: {event['error']}. "
-                        "Be root there, in a container with the capability SYS_NICE, or measure without --precedence."
+                        f"What measures may not run ahead of other processes {where}: {event['error']}. Be root, in a "
+                        "container with the capability SYS_NICE, or measure without --precedence."
                     )
                 yield event
 

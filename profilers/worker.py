@@ -15,7 +15,7 @@ processes, as well:
              "model"}
             {"task": "support", "runtime", "threads", "batch_size", "cpus", "model": MODEL}
     MODEL   {"path", "precision"}
-    events  started {group} · alive {group}
+    events  started {group} · alive {group, or None}
             · measured {group, reference_s, samples_s, compilation, distance_s, waited_share, compile_s, first_s,
             supported_fraction, machine}
             · failed {group, error} · layers {times_s, operations_s, latency_s, kernels} · outputs {npy in base64}
@@ -70,7 +70,7 @@ def main() -> None:
     """Run the job on standard input."""
     emit = claim_stdout()
     job = json.loads(sys.stdin.readline())
-    if job.get("precedence"):
+    if job.get("precedence") and job["task"] in ("measure", "layers", "alone"):
         try:
             take_precedence()
         except PermissionError as error:
@@ -99,9 +99,9 @@ def take_precedence() -> None:
     autogroup): this becomes a session of its own, which is as nice.
     """
     os.setpriority(os.PRIO_PROCESS, 0, MOST_PRECEDENCE)
-    with suppress(OSError):  # it leads a session already, as over ssh, or sessions are no groups here
+    with suppress(OSError):  # it leads one already
         os.setsid()
-    with suppress(OSError):
+    with suppress(OSError):  # sessions are no groups here
         Path("/proc/self/autogroup").write_text(str(MOST_PRECEDENCE))
 
 
@@ -134,8 +134,8 @@ def measure_groups(job: Job, runtime: Any, np: Any, distance: Any, emit: Emit) -
             emit({"event": "failed", "group": number, "error": detail})
 
 
-def heart(emit: Emit, group: int) -> Callable[[], None]:
-    """Says that a group's measurement goes on, so that a slow model is not taken for one that hangs."""
+def heart(emit: Emit, group: int | None = None) -> Callable[[], None]:
+    """Says that a measurement goes on, so that a slow model is not taken for one that hangs."""
     last_s = time.perf_counter()
 
     def beat() -> None:
@@ -155,7 +155,7 @@ def measure_group(
     before = read_state(job["cpus"] or ())
     parts = [measure_compilation(job, runtime, np, rng, cores, group, beat)]
     first = parts[0]
-    if max(first["compile_s"]) < SLOW_COMPILE_S:
+    if max(first["reference_compile_s"], *first["compile_s"]) < SLOW_COMPILE_S:
         others = range(job["compilations"] - 1)
         parts += [measure_compilation(job, runtime, np, rng, cores, group, beat) for _ in others]
     lists = ("reference_s", "distance_s", "waited_share")
@@ -180,16 +180,14 @@ def measure_compilation(
             compile_s.append(time.perf_counter() - start)
             beat()
         feeds = [make_inputs(job, np, model) for model in models]
-        first_s = [seconds(model, feed) for model, feed in zip(models, feeds)]
-        for _ in range(job["warmups"] - 1):
-            for model, feed in zip(models, feeds):
-                model.run(feed)
+        first_s, *_ = [run_each(models, feeds, beat) for _ in range(job["warmups"])]
         samples, distance_s, waited_share = time_in_turns(job, rng, cores, models, feeds, beat)
         return {
             "reference_s": samples[0],
             "samples_s": samples[1:],
             "distance_s": distance_s,
             "waited_share": waited_share,
+            "reference_compile_s": compile_s[0],
             "compile_s": compile_s[1:],
             "first_s": first_s[1:],
             "supported_fraction": [model.supported_fraction() for model in models[1:]],
@@ -254,8 +252,7 @@ def time_in_turns(
     samples: list[list[float]] = [[] for _ in models]
     distance_s: list[float | None] = []
     waited_share: list[float | None] = []
-    once_s = [seconds(model, feed) for model, feed in zip(models, feeds)]
-    beat()
+    once_s = run_each(models, feeds, beat)
     untimed = [runs_within(UNTIMED_S, time_s, most=12) for time_s in once_s]
     timed = runs_within(TIMED_S, min(once_s), most=8)
     order = list(range(len(models)))
@@ -270,6 +267,7 @@ def time_in_turns(
             for _ in range(untimed[index]):
                 models[index].run(feeds[index])
             samples[index] += [seconds(models[index], feeds[index]) for _ in range(timed)]
+            beat()
         round_s = time.perf_counter() - start
         share = share_waited(waited_before_s, round_s)
         waited_share += [share] * timed
@@ -277,7 +275,6 @@ def time_in_turns(
         distance_s += [farthest_s] * timed
         if (cores.were_ours(share) and cores.are_near(farthest_s)) or not cores.is_patient():
             done, spent_s = done + 1, spent_s + round_s
-        beat()
     gc.enable()
     return samples, distance_s, waited_share
 
@@ -291,6 +288,15 @@ def share_waited(before_s: float | None, round_s: float) -> float | None:
 def runs_within(limit_s: float, run_s: float, most: int) -> int:
     """How many runs fill a time, at least one."""
     return max(1, min(most, round(limit_s / run_s)))
+
+
+def run_each(models: Any, feeds: Any, beat: Callable[[], None]) -> list[float]:
+    """Seconds of one run of every model."""
+    found = []
+    for model, feed in zip(models, feeds):
+        found.append(seconds(model, feed))
+        beat()
+    return found
 
 
 def seconds(model: Any, feed: Any) -> float:
@@ -323,15 +329,14 @@ def random_array(generator: Any, shape: Any, dtype: str) -> Any:
 
 def layer_times(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
     """The runtime's own counters of every node, and the latency of the same model without counters."""
-    model = job["model"]
+    model, beat = job["model"], heart(emit)
     with open_model(job, runtime, model) as plain:
         feed = make_inputs(job, np, plain)
         plain.run(feed)
-        latency_s = sorted(seconds(plain, feed) for _ in range(job["rounds"]))[job["rounds"] // 2]
+        latency_s = sorted(run_each([plain] * job["rounds"], [feed] * job["rounds"], beat))[job["rounds"] // 2]
     size, threads = job["batch_size"], job["threads"]
     with runtime.compile(model["path"], threads, size, precision=model["precision"], profile=True) as counted:
-        for _ in range(job["rounds"]):
-            counted.run(feed)
+        run_each([counted] * job["rounds"], [feed] * job["rounds"], beat)
         times_s = counted.layer_times()
         found = {"times_s": times_s, "operations_s": counted.operation_times(), "latency_s": latency_s}
         found["kernels"] = counted.kernels()
@@ -361,18 +366,17 @@ def infer(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
 
 def alone(job: Job, runtime: Any, np: Any, emit: Emit) -> None:
     """Time one model that has the process to itself, as it will be deployed: loading, the first run, then many."""
-    cpus = job["cpus"] or ()
+    cpus, beat = job["cpus"] or (), heart(emit)
     start = time.perf_counter()
     with open_model(job, runtime, job["model"]) as model:
         compile_s = time.perf_counter() - start
         feed = make_inputs(job, np, model)
         first_s = seconds(model, feed)
-        for _ in range(job["warmups"]):
-            model.run(feed)
+        run_each([model] * job["warmups"], [feed] * job["warmups"], beat)
         before, end = read_state(cpus), time.perf_counter() + job["seconds"]
         samples_s: list[float] = []
         while time.perf_counter() < end or len(samples_s) < 5:
-            samples_s.append(seconds(model, feed))
+            samples_s += run_each([model], [feed], beat)
         machine = difference(before, read_state(cpus))
         found = {"compile_s": compile_s, "first_s": first_s, "samples_s": samples_s, "machine": machine}
         emit({"event": "alone", "supported_fraction": model.supported_fraction(), **found})

@@ -33,7 +33,7 @@ pytestmark = [
 QUICK = (
     *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
     *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 4),
-    *("--solver", "blocked", "--rounds", 2, "--certify-budget", 60),
+    *("--solver", "blocked", "--rounds", 2, "--certify-budget", 60, "--ship-sample", 100),
 )
 
 
@@ -106,6 +106,11 @@ def test_the_bundle_is_whole_and_its_golden_outputs_are_those_of_onnxruntime(
     assert origin["weights"]["compressed_sha256"] == file_digest(finished[0] / "checkpoint.safetensors")
     assert origin["data"]["calibration_sha256"] == read_json(finished[0] / "calibration.json")["sha256"]
     assert origin["configuration"]["settings"]["speedup"] == 2.5
+    assert "sample.npz" in manifest["files"]
+    verified = pipeline("verify", bundle, "--no-measure", "--json", cwd=finished[0])
+    accuracy = json.loads(verified.stdout)["accuracy"]
+    assert accuracy["n"] == 100
+    assert accuracy["compressed"] > 0.85
     golden = load_file(bundle / "golden.safetensors")
     session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
     outputs = session.run(None, {session.get_inputs()[0].name: golden["input"]})[0]

@@ -1,6 +1,6 @@
 """Does the network still say what it said when it was certified?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from pipeline.accuracy import Score, accuracy_record
 from pipeline.checks import Check, check
 from pipeline.differences import relative_differences
 from pipeline.release import Accuracy
-from pipeline.serving.record import OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY, ServingRecord, TensorSpec
+from pipeline.serving.record import OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY, ServingRecord
+from pipeline.verifying.sample import read_sample
 from profilers.measure import Bench, Candidate
 from reports import formatting
 from targets.errors import AccuracyError, ArtifactError, ConfigError
@@ -121,29 +122,3 @@ def check_accuracy(
 def _score(bench: Bench, model: Candidate, feeds: dict[str, NDArray[Any]], labels: NDArray[np.int64]) -> Score:
     hits = (bench.infer(model, feeds).argmax(axis=1) == labels).astype(np.float64)
     return Score("top-1 accuracy", float(hits.mean()), hits)
-
-
-def read_sample(path: Path, inputs: Sequence[TensorSpec]) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
-    """Preprocessed inputs [n, …] by name and labels [n] of an .npz file.
-
-    Args:
-        path: holds ``labels``, and ``inputs`` or, for a network with several, every input by its name.
-        inputs: that the network takes.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds something else.
-    """
-    keys = ["inputs"] if len(inputs) == 1 else [spec.name for spec in inputs]
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            given, labels = [arrays[key] for key in keys], arrays["labels"]
-    except (OSError, ValueError, KeyError, AttributeError, EOFError) as error:
-        raise ConfigError(
-            f"{path} is no sample: an .npz file with {', '.join(keys)} [n, …] and labels [n] ({error})."
-        ) from None
-    fits = all(array.shape[:1] == labels.shape for array in given) and len(labels)
-    if not fits or not np.issubdtype(labels.dtype, np.integer):
-        shapes = ", ".join(str(array.shape) for array in given)
-        raise ConfigError(f"{path}: inputs {shapes} and labels {labels.shape} {labels.dtype} do not fit together.")
-    pairs = zip(inputs, given, strict=True)
-    return {spec.name: array.astype(spec.dtype, copy=False) for spec, array in pairs}, labels.astype(np.int64)

@@ -17,6 +17,7 @@ from pipeline.release_changes import number
 from pipeline.run_folder import file_digest
 from pipeline.serving.record import ServingRecord
 from pipeline.verifying.outputs import Golden, check_accuracy, check_golden, read_golden
+from pipeline.verifying.sample import SAMPLE
 from profilers.deployment import measure_deployment
 from profilers.disturbances import name_disturbances
 from profilers.measure import Bench, Candidate, save_feeds
@@ -46,7 +47,7 @@ class VerifyOptions:
         min_speedup: the claim; None for the certificate's own.
         dense_latency_s: to compare with where the bundle has no dense network.
         tolerance: of the golden outputs, as a fraction of the largest.
-        sample: .npz file with ``inputs`` and ``labels`` for the accuracy.
+        sample: .npz file with ``inputs`` and ``labels`` for the accuracy; None for the bundle's own, if it has one.
         strict_host: another CPU than the certificate's is a failure (7).
         host: the device to verify on, with its Python.
         precedence: what measures runs ahead of other processes there.
@@ -204,9 +205,10 @@ class _Session:
         yield _check_host(self._host, self._certificate, options.strict_host)
         yield from _check_surroundings(self._certificate, bench, self._host)
         yield check_golden(bench, model, self._golden, options.tolerance)
-        if options.sample:
+        shipped = self._bundle / SAMPLE
+        if sample := options.sample or (shipped if shipped.exists() else None):
             found, self.details["accuracy"] = check_accuracy(
-                bench, self._dense, model, options.sample, self._certificate.accuracy, ServingRecord.load(self._bundle)
+                bench, self._dense, model, sample, self._certificate.accuracy, ServingRecord.load(self._bundle)
             )
             yield found
         if not options.measure:
@@ -249,7 +251,7 @@ class _Session:
         for text in name_disturbances(
             [m.machine for m in evidence.measured],
             evidence.timed_s,
-            threads=self._certificate.target.threads,
+            threads=bench.target.threads,
             cores=self._device.cores(),
         ):
             yield Check("disturbance", "noted", "none", text)
@@ -275,6 +277,10 @@ def _check_surroundings(certificate: CertificateRecord, bench: Bench, host: Host
     wanted = certificate.target.threads
     if bench.target.threads < wanted:
         yield Check("threads", "noted", str(wanted), f"{host.usable_cores}: no more cores may be used here")
+    ways = {True: "ahead of other processes", False: "among other processes"}
+    asked, found = (ways[target.precedence] for target in (certificate.target, bench.target))
+    if asked != found:
+        yield Check("precedence", "noted", asked, found)
     if certificate.created and certificate.created > datetime.now(UTC):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         yield Check("clock", "noted", f"after {certificate.created.isoformat()}", f"{now}: one of the clocks is wrong")

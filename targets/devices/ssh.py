@@ -174,7 +174,9 @@ class SshDevice:
         if done.returncode == 0:
             return done.stdout
         if "No space left" in done.stderr.decode(errors="replace"):
-            raise UnreachableError(f"{self.name}: the device has no room left ({words}). Make room and repeat.")
+            raise UnreachableError(
+                f"{self.name}: the device has no room left ({words}). Make room below ~/.cache there and repeat."
+            )
         if done.returncode in (126, 127) and self._python in words:
             raise RuntimeMissingError(
                 f"{self.name}: {words}\nThe target's `python` must name an interpreter there with numpy and a runtime."

@@ -34,6 +34,8 @@ class CompiledModel(Protocol):
     def operation_times(self) -> dict[str, float] | None:
         """Median seconds of every kind of kernel that was executed, such as ``Reorder``; read it after `layer_times`.
 
+        A reference kernel's name, such as ``ref_any_FP32``, stands behind its kind in parentheses.
+
         None where `layer_times` is.
         """
 

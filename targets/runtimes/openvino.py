@@ -86,7 +86,8 @@ class CompiledModel:
         if self._credit is not None:
             for node in self._request.get_profiling_info():
                 self._node_times.setdefault(node.node_name, []).append(node.real_time.total_seconds())
-                self._kinds[node.node_name] = node.node_type
+                slow = f" ({node.exec_type})" if node.exec_type.startswith("ref") else ""
+                self._kinds[node.node_name] = node.node_type + slow
                 if node.real_time:
                     self._kernels.add(node.exec_type)
         return outputs
@@ -111,7 +112,10 @@ class CompiledModel:
         return times
 
     def operation_times(self) -> dict[str, float] | None:
-        """Median seconds of every kind of node; ``Reorder`` and ``Convert`` compute nothing that the network asks."""
+        """Median seconds of every kind of node; ``Reorder`` and ``Convert`` compute nothing that the network asks.
+
+        ``NonMaxSuppression (ref_any_FP32)`` is a kind that a reference kernel computes, which nobody made fast.
+        """
         if self._credit is None:
             return None
         times: dict[str, float] = {}

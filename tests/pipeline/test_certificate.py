@@ -84,14 +84,23 @@ def test_the_best_dense_is_the_fastest_of_all_that_run(bench: Bench, files: tupl
     assert times == sorted(times, key=lambda time: time.latency_s)
 
 
-def test_with_recorded_noise_equal_networks_are_never_certified_and_faster_ones_are() -> None:
+@pytest.mark.parametrize("condition", ["quiet", "bursts", "precedence"])
+def test_with_recorded_noise_equal_networks_are_never_certified_and_faster_ones_are(condition: str) -> None:
     """A few of the simulated certificates of benchmarks/certificates.py, whose results are committed."""
-    processes = json.loads((RECORDINGS / "quiet.json").read_text())["processes"]
+    processes = json.loads((RECORDINGS / f"{condition}.json").read_text())["processes"]
     equal = simulate(processes, 1.0, 1.05, count=8)
     assert equal["certified"] == 0
     assert equal["covered"] >= 7 / 8
     faster = simulate(processes, 1.5, 1.4, count=8)
     assert faster["certified"] == 1
+
+
+def test_a_neighbour_on_one_of_the_cores_leaves_everything_open_and_certifies_nothing_false() -> None:
+    processes = json.loads((RECORDINGS / "neighbour.json").read_text())["processes"]
+    assert simulate(processes, 1.0, 1.05, count=4)["certified"] == 0
+    faster = simulate(processes, 1.5, 1.4, count=4)
+    assert faster["missed"] == 0
+    assert faster["covered"] >= 3 / 4
 
 
 def test_a_time_budget_ends_the_measuring_after_two_processes(bench: Bench, files: tuple[Path, Path]) -> None:

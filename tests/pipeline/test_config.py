@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import RunConfig, resolve, to_toml
+from pipeline.config import RunConfig, check_same, resolve, to_toml
 from targets.errors import ConfigError
 
 
@@ -94,3 +94,6 @@ def test_where_a_run_works_is_not_remembered_and_makes_it_no_other_run() -> None
     stored = RunConfig(speedup=2, backend="dask", scheduler="tcp://10.0.0.1:8786").model_dump(mode="json")
     assert resolve({}, None, stored) == RunConfig(speedup=2)
     assert resolve({"backend": "loky", "workers": 2}, None, stored).workers == 2
+    ahead = RunConfig(speedup=2, precedence=True)
+    assert resolve({}, None, ahead.model_dump(mode="json")) == RunConfig(speedup=2)
+    check_same(ahead, RunConfig(speedup=2))

@@ -1,5 +1,6 @@
 """Hidden costs are found in the model file and in the runtime's counters, and named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,22 @@ def test_a_fallback_and_conversions_are_named(bench: Bench, tmp_path: Path) -> N
     found = named(bench, path, fraction=0.4)
     assert "only 40%" in found["fallback"]
     assert "Reorder" in found["reorders"]  # onnxruntime's blocked layout, dear in so small a network
+
+
+def test_reference_kernels_of_openvino_are_named(bench: Bench, tmp_path: Path) -> None:
+    shape = [BATCH, 64, 256]
+    graph = helper.make_graph(
+        [helper.make_node("CumSum", ["x", "axis"], ["y"], "sum")],
+        "sums",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.array(1), "axis")],
+    )
+    path = tmp_path / "sums.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8), path)
+    found = named(replace(bench, runtime=get_runtime("openvino")), path)
+    assert "reference kernels" in found["fallback"]
+    assert "CumSum (ref" in found["fallback"]
 
 
 def test_batch_norm_by_itself_is_named(bench: Bench, tmp_path: Path) -> None:

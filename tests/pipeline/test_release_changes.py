@@ -38,7 +38,7 @@ def test_an_accuracy_for_itself_has_a_binomial_interval() -> None:
 
 
 def test_equally_good_releases_are_hardly_ever_told_apart() -> None:
-    rights = np.random.default_rng(0).random((300, 2, 450)) < 0.95
+    rights = np.random.default_rng(0).random((100, 2, 450)) < 0.95
     verdicts = [judge(*(accuracy_interval(scored(one), paired=False) for one in pair)) for pair in rights]
     assert 1 - verdicts.count("not told apart") / len(verdicts) < 0.025
 
@@ -50,6 +50,15 @@ def test_the_same_dense_network_makes_small_losses_visible_and_another_one_does_
     assert paired.after_interval == pytest.approx((0.935, 0.945))
     unpaired = changes(tmp_path / "other", {}, {**after, "dense": b"another"}).figure("accuracy")
     assert unpaired.verdict == "not told apart"
+
+
+def test_a_certificate_that_does_not_tell_its_accuracys_own_interval_decides_nothing(tmp_path: Path) -> None:
+    paths = [small_bundle(tmp_path / name, dense=name.encode(), accuracy=lost(0, 0, 0)) for name in ("one", "two")]
+    releases = [read_release(path) for path in paths]
+    silent = releases[0].certificate.accuracy.model_dump(exclude={"compressed_low", "compressed_high"})
+    interval = accuracy_interval(Accuracy(**silent), paired=False)
+    assert (interval.low, interval.high) == (0, 1)
+    assert judge(interval, accuracy_interval(releases[1].certificate.accuracy, paired=False)) == "not told apart"
 
 
 def test_no_sample_that_differs_is_no_certainty(tmp_path: Path) -> None:
@@ -66,6 +75,7 @@ def test_no_sample_that_differs_is_no_certainty(tmp_path: Path) -> None:
         ({"target": {"batch_size": 16}}, "batch size 64 → 16"),
         ({"target": {"runtime": "openvino"}}, "openvino"),
         ({"target": {"threads": 4}}, "threads"),
+        ({"target": {"precedence": True}}, "precedence"),
         ({"is_disturbed": True}, "disturbed"),
     ],
 )

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from pipeline.bundle import write_bundle
 from pipeline.run_folder import write_json
 from pipeline.serving.record import ServingRecord, TensorSpec
+from pipeline.verifying.sample import SAMPLE, write_sample
 from targets.host import collect_host
 from targets.registry import get_runtime
 from tests.profilers.test_measure import write_matmul
@@ -37,6 +38,7 @@ def runnable_bundle(
     without: tuple[str, ...] = (),
     spoil: bool = False,
     task: str = RECORD.task,
+    labelled: int = 0,
     **changes: Any,
 ) -> Path:
     """A bundle whose network really is several times as fast as its dense one.
@@ -45,6 +47,7 @@ def runnable_bundle(
         without: files that are left out.
         spoil: golden outputs that the network does not give.
         task: of the network.
+        labelled: samples that the bundle carries, whose labels are what the compressed network says of them.
         changes: of the certificate.
     """
     import onnxruntime
@@ -57,6 +60,9 @@ def runnable_bundle(
     session = onnxruntime.InferenceSession(source / "model.onnx", providers=["CPUExecutionProvider"])
     (outputs,) = session.run(None, {session.get_inputs()[0].name: inputs})
     save_file({"x0": inputs, "x2": outputs + spoil}, source / "golden.safetensors")
+    if labelled:
+        rows = np.resize(inputs, (labelled, WIDTH))
+        write_sample(source / SAMPLE, {"x0": rows}, np.resize(outputs.argmax(axis=1), labelled))
     write_json(source / "serving.json", replace(RECORD, task=task).to_json())
     here = {"id": collect_host().id, "model": collect_host().model}
     network = {"runtime": "onnxruntime", "precision": "fp32"}

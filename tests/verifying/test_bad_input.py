@@ -2,17 +2,21 @@
 
 import ast
 import json
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.bundle import MANIFEST
+from pipeline.certificate import measure_speedup
 from pipeline.run_folder import file_digest
 from tests.bundles import contents
 from tests.quick_runs import Finished, command, measure_little
-from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, reachable_sshd
+from tests.targets.sshd import MISSING, SSHD, Sshd, make_key, reachable_sshd, sshd
 from tests.verifying.bundles import runnable_bundle
 
 pytestmark = pytest.mark.timed
@@ -171,6 +175,54 @@ def test_a_device_that_refuses(verify: Verify, good: Path, server: Sshd) -> None
     assert ended.code == json.loads(ended.out)["exit_code"] == 7
     assert "Connection refused" in ended.err
     assert "repeat the command" in ended.err
+
+
+def test_a_device_that_is_lost_for_good_while_it_measures(
+    verify: Verify, good: Path, server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profilers.measure.RECONNECT_S", (0.01,))
+
+    def lose_first(*arguments: Any, **settings: Any) -> Any:
+        server.stop()
+        return measure_speedup(*arguments, **settings)
+
+    monkeypatch.setattr("pipeline.verifying.verify.measure_speedup", lose_first)
+    ended = verify(good, "--host", server.address)
+    assert ended.code == 7
+    assert "What was measured is kept" in ended.err
+    assert "repeat the command" in ended.err
+
+
+def test_a_device_that_says_nothing(verify: Verify, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("SPDY_EDGE_SSH", "ssh -F none -o ConnectTimeout=1")
+        ended = verify(good, "--host", f"ssh://127.0.0.1:{silent.getsockname()[1]}")
+    assert ended.code == 7
+    assert "timed out" in ended.err
+    assert "See that the device is up" in ended.err
+
+
+@pytest.mark.skipif(SSHD is None, reason=MISSING)
+def test_a_device_without_room_for_the_models(
+    verify: Verify, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What describes the device fits; the first archive with a model goes to the file that is always full."""
+    monkeypatch.setattr("profilers.measure.RECONNECT_S", (0.01,))
+    folder = tmp_path / "sshd"
+    tools = folder / "tools"
+    tools.mkdir(parents=True)
+    (tools / "tar").write_text(
+        f"#!/bin/sh\ncat >{folder}/sent\ncase $(/bin/tar -tf {folder}/sent) in\n"
+        f"*onnx*) exec /bin/tar \"$@\" --to-command='cat >/dev/full' <{folder}/sent ;;\n"
+        f'*) exec /bin/tar "$@" <{folder}/sent ;;\nesac\n'
+    )
+    (tools / "tar").chmod(0o755)
+    with sshd(folder, f"SetEnv PATH={tools}:/usr/bin:/bin XDG_CACHE_HOME={folder}/cache") as running:
+        monkeypatch.setenv("SPDY_EDGE_SSH", running.command)
+        ended = verify(good, "--host", running.address, "--python", sys.executable)
+    assert ended.code == 7
+    assert "no room left" in ended.err
+    assert "Make room" in ended.err
 
 
 def test_a_device_with_another_host_key(verify: Verify, good: Path, server: Sshd) -> None:

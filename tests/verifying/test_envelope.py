@@ -45,6 +45,10 @@ def test_the_page_names_the_places_that_fall_short() -> None:
     page = envelope_page(envelope)
     assert page.headline == "3x holds in 1 of 3 places"
     assert [notice.text for notice in page.notices] == ["1 thread, batch 1: 1.20x (1.10\u20131.30), 3x was asked for"]
+    unsure = envelope_page(replace(envelope, places=(place("inconclusive", 2.95),)))
+    assert [(n.title, n.text) for n in unsure.notices] == [
+        ("Left open by the noise", "1 thread, batch 4: 2.95x (2.85\u20133.05)")
+    ]
     alone, busy = heat_maps(envelope)
     assert alone.tones == (("", "bad", "good"),)
     assert busy.rows == (("1", "not possible"),)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.certificate import Protocol
 from pipeline.serving.record import TensorSpec
-from pipeline.verifying.outputs import read_sample
+from pipeline.verifying.sample import read_sample
 from pipeline.verifying.verify import Verification, VerifyOptions, place_of_record, verify
 from profilers.measure import Effort
 from targets.errors import ArtifactError, ConfigError, RuntimeMissingError, UnreachableError
@@ -149,6 +149,14 @@ def test_accuracy_on_a_sample_is_compared_with_the_loss_that_was_certified(bundl
         )
     with pytest.raises(ConfigError, match="is no sample"):
         verify(bundle, replace(UNMEASURED, sample=tmp_path / "none.npz"))
+
+
+def test_a_bundle_that_carries_a_sample_is_scored_on_it(tmp_path: Path) -> None:
+    found = verify(runnable_bundle(tmp_path, labelled=8), UNMEASURED)
+    (accuracy,) = [check for check in found.checks if check.name == "accuracy"]
+    assert accuracy.status == "passed"
+    assert accuracy.found.endswith("→ 100.00%)")
+    assert "8 samples" in accuracy.found
 
 
 def test_samples_hold_every_input_and_judge_classifiers_alone(tmp_path: Path) -> None:
