@@ -14,7 +14,7 @@ from pipeline.tracking.mlflow_server import parse_destination
 from targets.errors import ConfigError
 
 AUTO_RUNTIME = "auto"
-HOW = {"backend", "scheduler", "workers", "precedence"}
+HOW = {"backend", "scheduler", "workers", "launcher", "precedence"}
 """Settings that a run folder does not remember: a run that was begun in one way may go on in another."""
 
 NOT_OF_THE_RESULT = {"track", *HOW}
@@ -121,6 +121,11 @@ class RunConfig(BaseModel):
     )
     scheduler: str | None = Field(None, description="of a dask cluster, such as tcp://10.0.0.1:8786")
     workers: int | None = Field(None, ge=1, description="threads or processes of --backend threading and loky")
+    launcher: str | None = Field(
+        None,
+        description="command that starts the processes of --epochs, such as 'accelerate launch --num_processes 4', see "
+        "docs/scaling.md; default: this process",
+    )
     track: str | None = Field(None, description="follow the run live: mlflow or mlflow:URI, see docs/tracking.md")
 
     @field_validator("speedup")

@@ -1,7 +1,11 @@
 """What brings accuracy back once weights are gone: output matching, and gradual pruning when epochs are allowed."""
 
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
@@ -17,12 +21,16 @@ from pipeline.run_folder import digest, read_json, write_json
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts, training_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
-from pipeline.training.gradual import GradualSettings, TrainingProgress, gradual_prune
+from pipeline.training.gradual import GradualSettings, TrainingProgress, TrainingRecord, gradual_prune
 from pipeline.training.layerwise import correct_layers
 from pipeline.training.masks import nonzero_masks
+from targets.errors import RuntimeMissingError
 from targets.levels import Level
 
 TRAINING = "training.json"
+LAUNCHED_JOB, LAUNCHED_RECORD = "training-job.json", "training-record.json"
+LAUNCHED_NETWORK = "trained.safetensors"
+"""What goes to launched processes and what comes from them."""
 
 
 def recover(run: Run, plan: Mapping[str, Level]) -> None:
@@ -151,12 +159,25 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         start="dense" if run.only_unstructured else "database",
         seed=run.config.seed,
     )
-    student = network if settings.start == "database" else run.copy_of_dense()
     sparsities = compressed_layers(run, plan)
     checkpoint = run.folder.file(f"training-{digest(sparsities, asdict(settings))[:12]}.pt")
     for other in run.folder.path.glob("training-*.pt"):
         if other != checkpoint:  # of a plan that a certificate showed to be too slow
             other.unlink()
+    if run.config.launcher:
+        student, record = _train_launched(run, settings, sparsities, checkpoint)
+    else:
+        student = network if settings.start == "database" else run.copy_of_dense()
+        record = asdict(train(run, student, settings, sparsities, checkpoint))
+    accuracy = accuracy_of(run, in_int8(run, student, plan))
+    run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
+    return student, record | {"accuracy": accuracy}
+
+
+def train(
+    run: Run, student: nn.Module, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
+) -> TrainingRecord:
+    """Gradual pruning of ``student``, in place, with progress."""
     with run.reporter.task("training", 1) as task:
 
         def show(at: TrainingProgress) -> None:
@@ -165,7 +186,7 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
             if at.step % (at.steps // settings.epochs) == 0:  # the averages are those of a whole epoch
                 tell(run.tracker, training_facts(at.epoch, at.loss, at.accuracy, at.sparsity))
 
-        record = gradual_prune(
+        return gradual_prune(
             student,
             run.dense,
             sparsities,
@@ -177,9 +198,26 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
             show,
             run.adapter.blocks(student),
         )
-    accuracy = accuracy_of(run, in_int8(run, student, plan))
-    run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
-    return student, asdict(record) | {"accuracy": accuracy}
+
+
+def _train_launched(
+    run: Run, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The same in processes that the configured launcher starts, see `pipeline.launched_training`."""
+    job = {"settings": asdict(settings), "sparsities": dict(sparsities), "checkpoint": checkpoint.name}
+    write_json(run.folder.file(LAUNCHED_JOB), job)
+    command = [*shlex.split(run.config.launcher or ""), "-m", "pipeline.launched_training", str(run.folder.path)]
+    try:
+        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
+    except OSError as error:
+        raise RuntimeMissingError(f"--launcher: {command[0]} does not start here: {error.strerror}.") from None
+    if code:
+        raise RuntimeMissingError(
+            f"The training that --launcher started ended with exit code {code}; what it said stands above. Its last "
+            "checkpoint is kept: repeat the command, or leave --launcher out to train in this process."
+        )
+    record: dict[str, Any] = read_json(run.folder.file(LAUNCHED_RECORD))
+    return run.network(run.folder.file(LAUNCHED_NETWORK)), record
 
 
 def compressed_layers(run: Run, plan: Mapping[str, Level]) -> dict[str, float]:

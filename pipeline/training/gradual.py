@@ -135,9 +135,13 @@ def gradual_prune(
         progress: called after every step.
         blocks: names of the modules whose outputs also learn from the teacher's, by ``settings.block_weight``.
 
+    In several processes, as accelerate's launcher or torchrun start them, each takes its part of every batch, and all
+    end with the same network; the first writes the checkpoints and reports progress.
+
     Raises:
         ArtifactError: the checkpoint is broken or another run's; the loss is not finite.
-        ValueError: there are fewer samples than one batch needs, or the epochs are not positive.
+        ValueError: there are fewer samples than one batch needs, the epochs are not positive, or the batch does not
+            fall into as many equal parts as there are processes.
     """
     trainer = _Trainer(model, dense, sparsities, split, loss, score, settings)
     resumed_at = trainer.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
@@ -147,6 +151,8 @@ def gradual_prune(
         while trainer.step < trainer.steps:
             trainer.run_step(ours, theirs)
             now = time.monotonic()
+            if not trainer.is_first:
+                continue
             if checkpoint and (now - saved >= settings.checkpoint_s or trainer.step == trainer.steps):
                 trainer.save(checkpoint)
                 saved = now
@@ -171,12 +177,18 @@ class _Trainer:
         settings: GradualSettings,
     ) -> None:
         from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
 
         self._steps_an_epoch = len(split) // settings.batch_size
         self.steps = settings.epochs * self._steps_an_epoch
         if self.steps < 1:
             raise ValueError(f"{settings.epochs} epochs of {len(split)} samples have no batch of {settings.batch_size}")
-        self._accelerator = Accelerator()
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # such as the pooler of an embedding's BERT
+        self._accelerator = Accelerator(kwargs_handlers=[unused])
+        if settings.batch_size % self._accelerator.num_processes:
+            raise ValueError(
+                f"a batch of {settings.batch_size} does not fall into {self._accelerator.num_processes} equal parts"
+            )
         self._settings, self._sparsities, self._split = settings, dict(sparsities), split
         self._loss, self._score = loss, score
         self._model, self._optimizer = self._accelerator.prepare(model, _optimizer(model, settings))
@@ -186,6 +198,11 @@ class _Trainer:
         self._sums = _Sums()
         self.step = 0
         self.history: list[EpochRecord] = []
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return bool(self._accelerator.is_main_process)
 
     def run_step(self, blocks: Outputs, dense_blocks: Outputs) -> None:
         """One batch: masks and learning rate by their schedules, gradients, update, masks again.
@@ -210,8 +227,8 @@ class _Trainer:
         self._optimizer.zero_grad()
         apply_masks(self._bare, self._masks)
         with torch.no_grad():
-            score = float(self._score(outputs, labels).mean())
-        self._count(float(loss.detach()), score)
+            seen = torch.stack([loss.detach(), self._score(outputs, labels).mean()]).float()
+        self._count(*self._accelerator.reduce(seen, "mean").tolist())
 
     def report(self, seconds_a_step: float) -> TrainingProgress:
         """Where the training stands."""
@@ -286,12 +303,13 @@ class _Trainer:
             apply_masks(self._bare, self._masks)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of this step; they depend on the seed and the step alone."""
+        """This process's part of the step's inputs and labels; they depend on the seed and the step alone."""
         seed, size = self._settings.seed, self._settings.batch_size
         epoch, position = divmod(self.step, self._steps_an_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(len(self._split))
-        rows = order[position * size : (position + 1) * size]
-        batch = self._split.batch(rows, np.random.default_rng([seed, epoch, position]))
+        part, parts = self._accelerator.process_index, self._accelerator.num_processes
+        rows = order[position * size + part : (position + 1) * size : parts]
+        batch = self._split.batch(rows, np.random.default_rng([seed, epoch, position, *([part] if part else [])]))
         device = self._accelerator.device
         inputs, labels = torch.from_numpy(batch.inputs).to(device), torch.from_numpy(batch.labels).to(device)
         return in_channels_last(inputs), labels

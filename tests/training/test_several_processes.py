@@ -1,0 +1,64 @@
+"""Gradual pruning in several processes, which the launchers of torch and accelerate start."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.config import RunConfig
+from pipeline.console import Reporter
+from pipeline.context import Run
+from pipeline.recovery import save_network, trained_network
+from pipeline.run_folder import RunFolder
+from pipeline.setup import open_folder, prepare
+from targets.errors import RuntimeMissingError
+from targets.levels import Level
+
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_processes_train_the_network_that_one_trains(tmp_path: Path) -> None:
+    networks = []
+    for start, name in (([sys.executable], "one"), (TWO, "two")):
+        file = tmp_path / f"{name}.safetensors"
+        command = [*start, "-m", "tests.training.in_processes", file]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=200)
+        networks.append(load_file(file))
+    one, two = networks
+    assert int((one["1.weight"] == 0).sum()) == round(0.6 * one["1.weight"].numel())
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    config = RunConfig(speedup=2, runtime="onnxruntime", families="channel", epochs=1, threads=1)
+    run = prepare(config, RunFolder(tmp_path / "run"), Reporter(quiet=True))
+    open_folder(run)
+    run.runtime = run.candidates[0]
+    save_network(run, run.dense, "corrected.safetensors")
+    return run
+
+
+def launched(run: Run, launcher: str) -> tuple[torch.nn.Module, float]:
+    run.config = run.config.model_copy(update={"launcher": launcher})
+    block = next(unit for unit in run.units if unit.cuts)
+    network, record = trained_network(run, {block.name: Level("channel", 0.5)}, run.copy_of_dense())
+    return network, record["accuracy"]
+
+
+def test_a_run_trains_in_the_processes_of_its_launcher(run: Run) -> None:
+    network, accuracy = launched(run, " ".join(TWO))
+    assert accuracy > 0.9
+    dense = run.dense.state_dict()
+    assert any(not torch.equal(tensor, dense[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(("launcher", "words"), [("false", "exit code 1"), ("/no/launcher --x", "does not start")])
+def test_a_launcher_that_fails_is_a_clear_error(run: Run, launcher: str, words: str) -> None:
+    with pytest.raises(RuntimeMissingError, match=words):
+        launched(run, launcher)
