@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,11 @@ from pipeline.tracking.mlflow_server import parse_destination
 from targets.errors import ConfigError
 
 AUTO_RUNTIME = "auto"
-HOW = {"backend", "scheduler", "workers", "launcher", "precedence"}
-"""Settings that a run folder does not remember: a run that was begun in one way may go on in another."""
+FEWEST_SHIPPED = 30
+WHERE = {"backend", "scheduler", "workers", "launcher"}
+"""Settings that a run folder does not remember: a run that was begun here may go on elsewhere."""
 
-NOT_OF_THE_RESULT = {"track", *HOW}
+NOT_OF_THE_RESULT = {"track", "precedence", *WHERE}
 """Settings that may differ from those of the run folder: they change nothing of what the run finds."""
 
 
@@ -128,6 +130,20 @@ class RunConfig(BaseModel):
     )
     track: str | None = Field(None, description="follow the run live: mlflow or mlflow:URI, see docs/tracking.md")
 
+    @field_validator("launcher")
+    @classmethod
+    def _launcher_is_a_command(cls, value: str | None) -> str | None:
+        if value is not None and not shlex.split(value):
+            raise ValueError("a launcher is a command, such as 'torchrun --standalone --nproc-per-node 2'")
+        return value
+
+    @field_validator("ship_sample")
+    @classmethod
+    def _sample_says_something(cls, value: int) -> int:
+        if 0 < value < FEWEST_SHIPPED:
+            raise ValueError(f"a sample of {value} says nothing about an accuracy: ship at least {FEWEST_SHIPPED}")
+        return value
+
     @field_validator("speedup")
     @classmethod
     def _speedup_is_a_gain(cls, value: float) -> float:
@@ -152,7 +168,7 @@ def resolve(flags: Mapping[str, Any], file: Path | None, stored: Mapping[str, An
     if "speedup" not in given and not stored:
         raise ConfigError("How much faster? Say --speedup, for example --speedup 3.")
     try:
-        remembered = {name: value for name, value in (stored or {}).items() if name not in HOW}
+        remembered = {name: value for name, value in (stored or {}).items() if name not in WHERE}
         config = RunConfig(**(remembered | given))
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(entry) for entry in error.errors())) from None

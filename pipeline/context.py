@@ -23,12 +23,13 @@ from pipeline.families.choice import chosen_families
 from pipeline.families.int8 import PRECISION, Ranges
 from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
 from pipeline.families.registry import all_levels, levels_of, units_of
+from pipeline.launcher import find_launcher
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
 from pipeline.models.dry_run import try_out
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
-from pipeline.serving.record import CLASSIFICATIONS
+from pipeline.serving.record import WITHOUT_LABELS
 from pipeline.tracking.events import Tracker
 from pipeline.workers import Workers
 from profilers.latency_table import LatencyTable, TableUnit
@@ -259,8 +260,10 @@ class Run:
                 f"needs at least {FEWEST_SAMPLES}. Give more --data."
             )
         try_out(self.adapter, self.dense, self.splits.train.inputs(np.arange(min(2, len(self.splits.train)))))
-        if self.config.ship_sample and self.adapter.task not in CLASSIFICATIONS:
+        if self.config.ship_sample and self.adapter.task in WITHOUT_LABELS:
             raise ConfigError(f"--ship-sample is for classifiers, and {self.config.model} does {self.adapter.task}.")
+        if self.config.launcher:
+            find_launcher(self.config.launcher)
         if self.config.latency_table:
             LatencyTable.load(self.config.latency_table)
         floor = self.config.min_accuracy

@@ -1,36 +1,29 @@
 """What brings accuracy back once weights are gone: output matching, and gradual pruning when epochs are allowed."""
 
-import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from calibration.batch_norm import reestimate_batch_norm
+from pipeline.checkpoints import save_network
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
 from pipeline.families.int8 import round_network, round_weights
 from pipeline.families.registry import int8_layers, layer_levels
+from pipeline.gradual_training import train, train_launched
 from pipeline.run_folder import digest, read_json, write_json
 from pipeline.tracking.events import tell
-from pipeline.tracking.facts import correction_facts, training_facts
+from pipeline.tracking.facts import correction_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
-from pipeline.training.gradual import GradualSettings, TrainingProgress, TrainingRecord, gradual_prune
+from pipeline.training.gradual import GradualSettings
 from pipeline.training.layerwise import correct_layers
 from pipeline.training.masks import nonzero_masks
-from targets.errors import RuntimeMissingError
 from targets.levels import Level
 
 TRAINING = "training.json"
-LAUNCHED_JOB, LAUNCHED_RECORD = "training-job.json", "training-record.json"
-LAUNCHED_NETWORK = "trained.safetensors"
-"""What goes to launched processes and what comes from them."""
 
 
 def recover(run: Run, plan: Mapping[str, Level]) -> None:
@@ -60,7 +53,7 @@ def recover(run: Run, plan: Mapping[str, Level]) -> None:
 def shipped_accuracy(run: Run) -> float:
     """Score of what `recover` left as the checkpoint, on the held-out split in torch."""
     training = read_json(run.folder.file(TRAINING)) if run.config.epochs else {"ships": False}
-    record = training if training["ships"] else read_json(run.folder.file("correction.json"))
+    record = training if training.get("ships", True) else read_json(run.folder.file("correction.json"))
     return float(record["accuracy"])
 
 
@@ -164,60 +157,14 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
     for other in run.folder.path.glob("training-*.pt"):
         if other != checkpoint:  # of a plan that a certificate showed to be too slow
             other.unlink()
-    if run.config.launcher:
-        student, record = _train_launched(run, settings, sparsities, checkpoint)
+    if run.config.launcher and run.ranges is None:  # layers in int8 learn with the ranges of this process
+        student, record = train_launched(run, run.config.launcher, settings, sparsities, checkpoint)
     else:
         student = network if settings.start == "database" else run.copy_of_dense()
         record = asdict(train(run, student, settings, sparsities, checkpoint))
     accuracy = accuracy_of(run, in_int8(run, student, plan))
     run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
     return student, record | {"accuracy": accuracy}
-
-
-def train(
-    run: Run, student: nn.Module, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
-) -> TrainingRecord:
-    """Gradual pruning of ``student``, in place, with progress."""
-    with run.reporter.task("training", 1) as task:
-
-        def show(at: TrainingProgress) -> None:
-            note = f"epoch {at.epoch + 1}, loss {at.loss:.3f}, accuracy {at.accuracy:.1%}, sparsity {at.sparsity:.0%}"
-            task.update(at.step, note, at.steps)
-            if at.step % (at.steps // settings.epochs) == 0:  # the averages are those of a whole epoch
-                tell(run.tracker, training_facts(at.epoch, at.loss, at.accuracy, at.sparsity))
-
-        return gradual_prune(
-            student,
-            run.dense,
-            sparsities,
-            run.splits.train,
-            run.adapter.training_loss,
-            run.adapter.training_score,
-            settings,
-            checkpoint,
-            show,
-            run.adapter.blocks(student),
-        )
-
-
-def _train_launched(
-    run: Run, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The same in processes that the configured launcher starts, see `pipeline.launched_training`."""
-    job = {"settings": asdict(settings), "sparsities": dict(sparsities), "checkpoint": checkpoint.name}
-    write_json(run.folder.file(LAUNCHED_JOB), job)
-    command = [*shlex.split(run.config.launcher or ""), "-m", "pipeline.launched_training", str(run.folder.path)]
-    try:
-        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
-    except OSError as error:
-        raise RuntimeMissingError(f"--launcher: {command[0]} does not start here: {error.strerror}.") from None
-    if code:
-        raise RuntimeMissingError(
-            f"The training that --launcher started ended with exit code {code}; what it said stands above. Its last "
-            "checkpoint is kept: repeat the command, or leave --launcher out to train in this process."
-        )
-    record: dict[str, Any] = read_json(run.folder.file(LAUNCHED_RECORD))
-    return run.network(run.folder.file(LAUNCHED_NETWORK)), record
 
 
 def compressed_layers(run: Run, plan: Mapping[str, Level]) -> dict[str, float]:
@@ -240,12 +187,3 @@ def _round(run: Run, network: nn.Module, plan: Mapping[str, Level]) -> None:
 def accuracy_of(run: Run, network: nn.Module) -> float:
     """Score on the held-out split, in torch."""
     return run.adapter.evaluate(run.predict(network), run.splits).value
-
-
-def save_network(run: Run, network: nn.Module, name: str) -> None:
-    """Write a network's weights, whole or not at all."""
-    state: dict[str, Tensor] = {key: value.contiguous() for key, value in network.state_dict().items()}
-    path = run.folder.file(name)
-    part = path.with_name(path.name + ".part")
-    save_file(state, part)
-    part.replace(path)

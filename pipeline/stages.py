@@ -272,7 +272,7 @@ def certify_stage(run: Run) -> None:
     """Exported files → certificate.json."""
     path = run.folder.file("certificate.json")
     files = [file_digest(network) for network in (run.folder.file("model.onnx"), run.dense_onnx)]
-    how = (run.config.certify_budget, run.config.certify_spread, run.target.precedence)
+    how = (run.config.certify_budget, run.config.certify_spread, *(["precedence"] if run.target.precedence else []))
     key = digest("certify", run.host_key, files, run.goal, *how)
     run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
 

@@ -16,6 +16,8 @@ TEXT_CLASSIFICATION = "text-classification"
 SENTENCE_SIMILARITY = "sentence-similarity"
 QUESTION_ANSWERING = "question-answering"
 CLASSIFICATIONS = (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION)
+WITHOUT_LABELS = (OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY)
+"""Tasks that a label a sample does not judge."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -136,7 +137,7 @@ def gradual_prune(
         blocks: names of the modules whose outputs also learn from the teacher's, by ``settings.block_weight``.
 
     In several processes, as accelerate's launcher or torchrun start them, each takes its part of every batch, and all
-    end with the same network; the first writes the checkpoints and reports progress.
+    end with the same weights; the first writes the checkpoints and reports progress.
 
     Raises:
         ArtifactError: the checkpoint is broken or another run's; the loss is not finite.
@@ -184,7 +185,12 @@ class _Trainer:
         if self.steps < 1:
             raise ValueError(f"{settings.epochs} epochs of {len(split)} samples have no batch of {settings.batch_size}")
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # such as the pooler of an embedding's BERT
-        self._accelerator = Accelerator(kwargs_handlers=[unused])
+        self._accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[unused])
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started != self._accelerator.num_processes:
+            raise ValueError(
+                f"{started} processes were started, and accelerate knows {self._accelerator.num_processes}"
+            )
         if settings.batch_size % self._accelerator.num_processes:
             raise ValueError(
                 f"a batch of {settings.batch_size} does not fall into {self._accelerator.num_processes} equal parts"

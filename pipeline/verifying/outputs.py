@@ -14,15 +14,13 @@ from pipeline.accuracy import Score, accuracy_record
 from pipeline.checks import Check, check
 from pipeline.differences import relative_differences
 from pipeline.release import Accuracy
-from pipeline.serving.record import OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY, ServingRecord
+from pipeline.serving.record import WITHOUT_LABELS, ServingRecord
 from pipeline.verifying.sample import read_sample
 from profilers.measure import Bench, Candidate
 from reports import formatting
 from targets.errors import AccuracyError, ArtifactError, ConfigError
 
 GOLDEN = "golden.safetensors"
-WITHOUT_LABELS = (OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY)
-"""Tasks that a label a sample does not judge."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def write_sample(path: Path, feeds: Mapping[str, NDArray[Any]], labels: NDArray[
     """Write preprocessed inputs [n, …] by name and their labels [n] as `read_sample` reads them."""
     named = {"inputs": next(iter(feeds.values()))} if len(feeds) == 1 else dict(feeds)
     part = path.with_name(f"part-{path.name}")
-    np.savez_compressed(part, labels=labels, **named)
+    np.savez_compressed(part, labels=labels, **named)  # type: ignore[arg-type]
     part.replace(path)
 
 

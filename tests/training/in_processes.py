@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
@@ -27,11 +28,14 @@ class Plain:
     """The stripes without augmentation, whose numbers would be drawn for each process by itself."""
 
     labels = DATA.train.labels
+    most = 0
+    """Rows that were asked for at once."""
 
     def __len__(self) -> int:
         return len(DATA.train)
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
+        self.most = max(self.most, len(indices))
         return Batch(DATA.train.inputs(indices), DATA.train.labels[indices])
 
 
@@ -43,7 +47,8 @@ def main(path: Path) -> None:
     arguments: Any = (PLAN, split, ADAPTER.training_loss, ADAPTER.training_score, SETTINGS)
     record = gradual_prune(model, dense, *arguments, path.with_suffix(".pt"))
     if os.environ.get("RANK", "0") == "0":
-        save_file({**model.state_dict(), "loss": torch.tensor(record.history[-1].loss)}, path)
+        loss, processes = torch.tensor(record.history[-1].loss), torch.tensor(PartialState().num_processes)
+        save_file({**model.state_dict(), "loss": loss, "processes": processes, "rows": torch.tensor(split.most)}, path)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+import pipeline.gradual_training
 import pipeline.recovery
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
@@ -38,7 +39,7 @@ def test_another_plan_does_not_go_on_with_the_last_ones_checkpoint(
         checkpoint.write_bytes(b"")
         return TrainingRecord(settings, 1, 0, 0.0, ())
 
-    monkeypatch.setattr(pipeline.recovery, "gradual_prune", train)
+    monkeypatch.setattr(pipeline.gradual_training, "gradual_prune", train)
     monkeypatch.setattr(pipeline.recovery, "accuracy_of", lambda *_: 0.9)
     for amount in (0.5, 0.5, 0.75):
         trained_network(run, {block.name: Level("channel", amount)}, run.copy_of_dense())

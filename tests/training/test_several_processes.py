@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.config import RunConfig
+from pipeline.checkpoints import save_network
+from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.context import Run
-from pipeline.recovery import save_network, trained_network
+from pipeline.recovery import trained_network
 from pipeline.run_folder import RunFolder
 from pipeline.setup import open_folder, prepare
-from targets.errors import RuntimeMissingError
+from targets.errors import ConfigError, RuntimeMissingError
 from targets.levels import Level
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -30,6 +31,7 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path) -> None
         networks.append(load_file(file))
     one, two = networks
     assert int((one["1.weight"] == 0).sum()) == round(0.6 * one["1.weight"].numel())
+    assert [(int(network.pop("processes")), int(network.pop("rows"))) for network in networks] == [(1, 32), (2, 16)]
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
 
@@ -58,7 +60,15 @@ def test_a_run_trains_in_the_processes_of_its_launcher(run: Run) -> None:
     assert any(not torch.equal(tensor, dense[name]) for name, tensor in network.state_dict().items())
 
 
-@pytest.mark.parametrize(("launcher", "words"), [("false", "exit code 1"), ("/no/launcher --x", "does not start")])
-def test_a_launcher_that_fails_is_a_clear_error(run: Run, launcher: str, words: str) -> None:
-    with pytest.raises(RuntimeMissingError, match=words):
-        launched(run, launcher)
+def test_a_launcher_that_fails_is_a_clear_error(run: Run) -> None:
+    for launcher, code in (("false", 1), ("true", 0)):
+        with pytest.raises(RuntimeMissingError, match=f"exit code {code} and no network"):
+            launched(run, launcher)
+    with pytest.raises(ConfigError, match="no program /no/launcher"):
+        launched(run, "/no/launcher --x")
+
+
+@pytest.mark.parametrize("launcher", ["", "  ", "accelerate 'launch"])
+def test_what_is_no_command_is_refused_at_once(launcher: str) -> None:
+    with pytest.raises(ConfigError, match="launcher"):
+        resolve({"speedup": 2.5, "launcher": launcher}, None, None)

@@ -187,12 +187,13 @@ def test_a_device_that_is_lost_for_good_while_it_measures(
         return measure_speedup(*arguments, **settings)
 
     monkeypatch.setattr("pipeline.verifying.verify.measure_speedup", lose_first)
-    ended = verify(good, "--host", server.address)
+    ended = verify(good, "--host", server.address, "--python", sys.executable)
     assert ended.code == 7
     assert "What was measured is kept" in ended.err
     assert "repeat the command" in ended.err
 
 
+@pytest.mark.skipif(SSHD is None, reason=MISSING)
 def test_a_device_that_says_nothing(verify: Verify, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("SPDY_EDGE_SSH", "ssh -F none -o ConnectTimeout=1")
@@ -244,8 +245,6 @@ def test_a_device_whose_interpreter_has_no_runtime(verify: Verify, good: Path, s
 @pytest.fixture
 def bare_python(tmp_path: Path) -> Path:
     """An interpreter that finds no packages."""
-    import sys
-
     path = tmp_path / "python"
     path.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     path.chmod(0o755)

@@ -1,0 +1,119 @@
+"""Gradual pruning of a run: in this process, or in those of a launcher on several GPUs or hosts (docs/scaling.md).
+
+The prune stage writes the job into the run folder and starts the launcher with this module; on further hosts, which see
+the same run folder, a user starts it alike:
+
+    accelerate launch --config_file cluster.yaml --machine_rank 1 -m pipeline.gradual_training RUN_FOLDER
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pipeline.checkpoints import save_network
+from pipeline.config import RunConfig
+from pipeline.console import Reporter
+from pipeline.context import Run
+from pipeline.launcher import find_launcher, run_launcher
+from pipeline.run_folder import RunFolder, read_json, write_json
+from pipeline.setup import prepare
+from pipeline.tracking.events import tell
+from pipeline.tracking.facts import training_facts
+from pipeline.training.gradual import GradualSettings, TrainingProgress, TrainingRecord, gradual_prune
+from targets.errors import ConfigError, RuntimeMissingError
+
+JOB, RECORD, NETWORK = "training-job.json", "training-record.json", "trained.safetensors"
+"""What goes to launched processes and what comes from them."""
+ELSEWHERE = {"target": "auto", "runtime": "onnxruntime", "threads": None, "strict_target": False, "precedence": None}
+"""Settings of a process that only trains, on a host that is not the target."""
+
+
+def train(
+    run: Run, student: nn.Module, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
+) -> TrainingRecord:
+    """Gradual pruning of ``student``, in place, with progress."""
+    with run.reporter.task("training", 1) as task:
+
+        def show(at: TrainingProgress) -> None:
+            note = f"epoch {at.epoch + 1}, loss {at.loss:.3f}, accuracy {at.accuracy:.1%}, sparsity {at.sparsity:.0%}"
+            task.update(at.step, note, at.steps)
+            if at.step % (at.steps // settings.epochs) == 0:  # the averages are those of a whole epoch
+                tell(run.tracker, training_facts(at.epoch, at.loss, at.accuracy, at.sparsity))
+
+        return gradual_prune(
+            student,
+            run.dense,
+            sparsities,
+            run.splits.train,
+            run.adapter.training_loss,
+            run.adapter.training_score,
+            settings,
+            checkpoint,
+            show,
+            run.adapter.blocks(student),
+        )
+
+
+def train_launched(
+    run: Run, launcher: str, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The same in a launcher's processes; the network and the record, as `TrainingRecord` in plain data.
+
+    Raises:
+        RuntimeMissingError: the launcher failed, or ended without a result.
+    """
+    job = {
+        "settings": asdict(settings),
+        "sparsities": dict(sparsities),
+        "checkpoint": checkpoint.name,
+        "input_size": run.target.input_size,
+    }
+    write_json(run.folder.file(JOB), job)
+    record, network = run.folder.file(RECORD), run.folder.file(NETWORK)
+    record.unlink(missing_ok=True)  # of another plan
+    command = [*find_launcher(launcher), "-m", "pipeline.gradual_training", str(run.folder.path.resolve())]
+    run.reporter.say(f"training by: {shlex.join(command)}")
+    code = run_launcher(command)
+    if code or not record.exists():
+        kept = " Its last checkpoint is kept: the same command goes on from there." if checkpoint.exists() else ""
+        raise RuntimeMissingError(
+            f"The training that --launcher started ended with exit code {code} and no network; what it said stands "
+            f"above.{kept} Without --launcher the training runs in this process."
+        )
+    return run.network(network), read_json(record)
+
+
+def main(folder: Path) -> None:
+    """One of the launched processes; the first one leaves network and record in the run folder.
+
+    Raises:
+        ConfigError: the folder holds no job.
+    """
+    run_folder = RunFolder(folder)
+    stored = run_folder.stored_config()
+    if stored is None or not run_folder.file(JOB).exists():
+        raise ConfigError(f"{folder} holds no training: the prune stage of a run with --launcher writes it.")
+    job = read_json(run_folder.file(JOB))
+    here = {"backend": "here", "scheduler": None, "launcher": None, "track": None, "install": False}
+    config = RunConfig.model_validate({**stored, **ELSEWHERE, **here, "input_size": job["input_size"]})
+    is_first = os.environ.get("RANK", "0") == "0"
+    run = prepare(config, run_folder, Reporter(quiet=not is_first))
+    settings = GradualSettings(**job["settings"])
+    if settings.start == "database":
+        student = run.network(run_folder.file("corrected.safetensors"))
+    else:
+        student = run.copy_of_dense()
+    record = train(run, student, settings, job["sparsities"], run_folder.file(job["checkpoint"]))
+    if is_first:
+        save_network(run, student, NETWORK)
+        write_json(run_folder.file(RECORD), asdict(record))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
