@@ -55,6 +55,10 @@ from profilers.probe import Capability
 from profilers.profile import PlanCounts, cheapest, enough_plans, profile
 from reports.write import write_reports
 
+LOOK_S = 20.0
+"""Seconds on the target's runtime that a first score of the dense network may take; torch takes some times as long."""
+FEW_HELD_OUT = 100
+
 
 def probe_stage(run: Run) -> None:
     """Runtimes → capability.json, and the runtime that the run will use."""
@@ -129,9 +133,26 @@ def propose(table: LatencyTable, budget_s: float, rng: np.random.Generator) -> C
 def calibrate_stage(run: Run) -> None:
     """Data → calibration.json."""
     path = run.folder.file("calibration.json")
+
+    def work() -> None:
+        _look_at_dense(run)
+        write_json(path, run.calibration.to_json())
+
     key = digest("calibrate", run.splits.name, run.config.calibration_samples, run.config.seed)
-    run.folder.stage("calibrate", key, [path.name], lambda: write_json(path, run.calibration.to_json()))
+    run.folder.stage("calibrate", key, [path.name], work)
     run.reporter.say(f"{len(run.calibration.indices)} calibration samples of {len(run.splits.train)}")
+
+
+def _look_at_dense(run: Run) -> None:
+    """The dense network's score, unless it takes long: data or classes that do not fit show before the work is done."""
+    table, count = run.folder.file("latency_table.json"), len(run.splits.test)
+    if not table.exists() or LatencyTable.load(table).dense_s * count / run.target.batch_size > LOOK_S:
+        return
+    run.reporter.say(f"dense network: {run.adapter.metric} {run.dense_accuracy:.2%} on {count} held-out samples")
+    if count < FEW_HELD_OUT:
+        run.reporter.warn(
+            f"{count} held-out samples tell an accuracy to about ±{98 / count**0.5:.0f} points: give more"
+        )
 
 
 def database_key(run: Run) -> str:

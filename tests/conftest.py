@@ -1,5 +1,6 @@
 """What tests of several packages share."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.tracking.mlflow_process import free_port, mlflow_server
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # a core each, or torch's threads wait for each other's cores
+    CPUS = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {CPUS[int(worker.removeprefix("gw")) % len(CPUS)]})
 
 
 @pytest.fixture(scope="session")

@@ -218,3 +218,7 @@ def test_a_stage_alone_on_the_folder(finished: tuple[Path, dict[str, Any]]) -> N
     result = pipeline("search", folder, "--config", folder / "run.toml", "--json", cwd=folder)
     assert result.returncode == 0
     assert json.loads(result.stdout)["stage"] == "search"
+    result = pipeline("calibrate", folder, "--again", cwd=folder)
+    assert result.returncode == 0
+    assert "dense network: top-1 accuracy 9" in result.stderr
+    assert "on 450 held-out samples" in result.stderr
