@@ -1,5 +1,6 @@
 """`pip install 'spdy-edge[verify]'` is enough to verify, to load and to gate a bundle."""
 
+import json
 import os
 import subprocess
 import sys
@@ -64,6 +65,9 @@ def test_a_bundle_is_verified(packages: Path, bundle: Path, tmp_path: Path) -> N
     result = command(packages, "verify", bundle, "--no-measure", "--record", "record.json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "record.json").exists()
+    result = command(packages, "verify", bundle, "--budget", 1, "--record", "measured.json", cwd=tmp_path)
+    assert result.returncode in (0, 3, 6), result.stderr  # two processes, beside whatever else runs here
+    assert json.loads((tmp_path / "measured.json").read_text())["speedup"]["measured_speedup"] > 1
     assert command(packages, "gate", bundle, cwd=tmp_path).returncode == 0
 
 
