@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,22 +53,8 @@ class CalibrationSet:
         return CalibrationSamples(split, indices if order is None else indices[order])
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """Plain data for a file."""
         return {"schema": 1, "indices": list(self.indices), "seed": self.seed, "sha256": self.sha256}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "CalibrationSet":
-        """The set that `to_json` wrote.
-
-        Raises:
-            DataError: it is of another form.
-        """
-        try:
-            if record["schema"] != 1:
-                raise ValueError(f"schema {record['schema']}")
-            return cls(tuple(int(index) for index in record["indices"]), int(record["seed"]), str(record["sha256"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"This is not a calibration set of this version ({error}): draw it again") from error
 
 
 class CalibrationSamples:

@@ -1,5 +1,7 @@
 """What a speedup is over: the dense network in fp32 on the same runtime, or the fastest uncompressed one of all."""
 
+from dataclasses import asdict
+
 from pipeline.certificate import DenseTime, measure_best_dense
 from pipeline.context import BASELINE, Run
 from pipeline.run_folder import digest, write_json
@@ -28,7 +30,7 @@ def set_goal(run: Run) -> None:
             path,
             {
                 "schema": 1,
-                "best_dense": {"runtime": best.runtime, "precision": best.precision, "latency_s": best.latency_s},
+                "best_dense": asdict(best),
                 "dense_s": here.latency_s,
                 "speedup": run.config.speedup * here.latency_s / best.latency_s,
             },

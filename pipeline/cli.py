@@ -19,7 +19,7 @@ from pipeline.commands.envelope import envelope
 from pipeline.commands.fetch import fetch
 from pipeline.commands.gate import gate
 from pipeline.commands.history import history
-from pipeline.commands.options import run_options
+from pipeline.commands.options import as_json_option, run_options
 from pipeline.commands.predict import predict
 from pipeline.commands.publish import publish
 from pipeline.commands.sign import keygen, sign
@@ -191,7 +191,7 @@ def runtimes() -> None:
 
 
 @runtimes.command("list")
-@click.option("--json", "as_json", is_flag=True)
+@as_json_option
 def runtimes_list(as_json: bool) -> None:
     """Installed and installable runtimes."""
     from targets.registry import RUNTIMES, installed_runtimes

@@ -17,6 +17,7 @@ from pipeline.evaluation import CandidateLosses, Candidates, outputs_of
 from pipeline.families.registry import layer_levels
 from pipeline.measuring import PlanBench
 from pipeline.models.base import Unit
+from pipeline.models.inference import in_channels_last
 from pipeline.run_folder import Log, digest
 from pipeline.search.allocators import ALLOCATORS, Problem
 from pipeline.search.losses import LossMemory
@@ -162,7 +163,7 @@ def candidates_of(run: Run, database: Database) -> Candidates:
         tuple(run.units),
         run.levels,
         tuple(run.adapter.blocks(network)),
-        inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs,
+        in_channels_last(inputs),
         outputs_of(run.dense, inputs, batch_size),
         run.adapter.calibration_loss,
         batch_size,

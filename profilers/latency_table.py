@@ -1,10 +1,10 @@
 """The latency table: a model of a network's latency, fitted to measured whole-network latencies.
 
-Per-layer counters mislead where a runtime fuses layers, and a plan timed minutes after another one differs by more
-than the plans do. So every measurement is a ratio to the dense network taken in turns with it, and the table is what
-explains these ratios best (profilers/table_fit.py): one time for everything that no level changes, one monotone curve
-over density for every group of units of the same shape, one dense time a group, and one cost for every border between
-dense and sparse units.
+Per-layer counters mislead where a runtime fuses layers, and a plan timed minutes after another one differs by more than
+the plans do. So every measurement is a ratio to the dense network, by way of a reference plan that takes turns with it
+(docs/decisions/0012), and the table is what explains these ratios best (profilers/table_fit.py): one time for
+everything that no level changes, one monotone curve over density for every group of units of the same shape, one dense
+time a group, and one cost for every border between dense and sparse units.
 """
 
 import json
@@ -54,13 +54,15 @@ class TableUnit:
 
 @dataclass(frozen=True, slots=True)
 class PlanMeasurement:
-    """The measured latency of one plan, as a fraction of the dense network's in the same rounds.
+    """The measured latency of one plan, as a fraction of the dense network's.
 
     Args:
         choice: level of every unit.
         relative: median latency over the dense network's median.
         weight: how much the fit trusts it.
         kind: why it was measured: ``anchor``, ``random``, ``proposed``, ``solved``, ``neighbour``, ``fresh``.
+        samples_s: raw latencies.
+        reference_s: of what took turns with it: the reference plan, or for a ``solved`` one the dense network.
     """
 
     choice: Choice

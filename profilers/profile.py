@@ -12,7 +12,7 @@ from targets.errors import RuntimeMissingError
 from targets.levels import Level
 
 MeasurePlans = Callable[[Sequence[Choice], str], list[PlanMeasurement | None]]
-"""Measures plans of a kind in turns with the dense network; None for one that failed."""
+"""Measures plans of a kind, relative to the dense network; None for one that failed."""
 
 HOPE = 1.15
 """A table from the first plans that falls short of the request by more than this factor is not measured further."""

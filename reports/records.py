@@ -177,11 +177,9 @@ class PlannedUnit(Record):
 
 
 class Round(Record):
-    """One round of the closed loop: what was asked of the search, promised and measured."""
+    """One round of the closed loop: what was promised and measured."""
 
     round: Count | None = None
-    requested_s: Number = None
-    budget_s: Number = None
     predicted_speedup: Number = None
     measured_speedup: Number = None
     loss: Number = None
@@ -226,12 +224,12 @@ class PlanFile(Record):
 
 
 class FitError(Record):
-    """Relative error |predicted − measured| / measured of the latency table."""
+    """Relative error |predicted − measured| / measured of the latency table on plans that its fit had not seen."""
 
     median: Number = None
     mean: Number = None
+    worst: Number = None
     n: Count | None = None
-    cross_validated: bool | None = None
 
 
 class TableMeasurement(Record):
@@ -263,8 +261,6 @@ class ComparisonRow(Record):
 
     allocator: str = ""
     measured_speedup: Number = None
-    ci_low: Number = None
-    ci_high: Number = None
     accuracy: Number = None
     correction: Text = None
     sparsity: Number = None

@@ -8,15 +8,13 @@ import platform
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import psutil
-
-from targets.errors import ArtifactError
 
 if TYPE_CHECKING:
     from targets.target import Target
@@ -72,18 +70,6 @@ class HostFingerprint:
     def to_json(self) -> dict[str, Any]:
         """Plain data for a file, with the id for people to compare."""
         return {"id": self.id} | asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The fingerprint that `to_json` wrote.
-
-        Raises:
-            ArtifactError: ``data`` is not a fingerprint.
-        """
-        try:
-            return cls(**{field.name: data[field.name] for field in fields(cls)} | {"isa": tuple(data["isa"])})
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"Not a host fingerprint ({type(error).__name__}: {error}). Measure again.") from error
 
 
 def collect_host() -> HostFingerprint:

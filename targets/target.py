@@ -2,13 +2,13 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from targets.devices.base import Device
 from targets.devices.registry import LOCAL, open_device
-from targets.errors import ArtifactError, ConfigError
+from targets.errors import ConfigError
 from targets.registry import RUNTIMES
 from targets.unknown import unknown_name
 
@@ -72,19 +72,6 @@ class Target:
     def to_json(self) -> dict[str, Any]:
         """Plain data for a file."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The target that `to_json` wrote.
-
-        Raises:
-            ArtifactError: ``data`` is not a target.
-        """
-        try:
-            read = {"python": None, "precedence": False} | data  # those of earlier versions lack them
-            return cls(**{field.name: read[field.name] for field in fields(cls)})
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(f"Not a target ({type(error).__name__}: {error}). Run the stage again.") from error
 
 
 @dataclass(frozen=True, slots=True)

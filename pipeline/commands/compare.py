@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
-from rich.table import Column, Table
 
 from pipeline.commands.options import plain_type, run_options
+from pipeline.commands.tables import shown
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
 
@@ -111,9 +111,5 @@ def _write(folder: Path, rows: "list[GridRow]", metric: str) -> None:
 def _tell(folder: Path, rows: "list[GridRow]", metric: str, reporter: Reporter) -> None:
     from pipeline.grid_page import grid_table
 
-    contents = grid_table(rows, metric)
-    table = Table(*(Column(column.heading, overflow="fold") for column in contents.columns))
-    for row in contents.rows:
-        table.add_row(*map(escape, row))
-    reporter.table(table)
+    reporter.table(shown(grid_table(rows, metric)))
     reporter.say(escape(f"chart and table: {folder / 'comparison.html'}"))

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from pipeline.commands.options import plain_type
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.files import write_atomically
@@ -68,7 +69,7 @@ def toml_template(name: str) -> str:
 
 
 def _entry(key: str, field: FieldInfo) -> str:
-    kind = _plain_type(field.annotation)
+    kind = plain_type(field.annotation)
     about = "; ".join([field.description or key, *_limits(field, kind)])
     comment = textwrap.fill(about, WIDTH, initial_indent="# ", subsequent_indent="# ")
     if field.is_required():
@@ -84,11 +85,3 @@ def _limits(field: FieldInfo, kind: Any) -> list[str]:
     for name, text in (("ge", "at least"), ("le", "at most")):
         words += [f"{text} {getattr(limit, name)}" for limit in field.metadata if hasattr(limit, name)]
     return words
-
-
-def _plain_type(annotation: Any) -> Any:
-    """A field's type without None."""
-    if get_origin(annotation) is Literal:
-        return annotation
-    kinds = [kind for kind in get_args(annotation) or (annotation,) if kind is not type(None)]
-    return kinds[0]

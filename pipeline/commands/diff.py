@@ -8,6 +8,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.commands.options import as_json_option
 from pipeline.console import Reporter
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ COLOURS = {"better": "green", "worse": "red"}
 @click.command()
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+@as_json_option
 def diff(before: Path, after: Path, as_json: bool) -> None:
     """What changed from one release to another: speed, accuracy, plan, host and versions.
 

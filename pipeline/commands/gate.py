@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from pipeline.commands.checks_table import checks_table
+from pipeline.commands.options import as_json_option
+from pipeline.commands.tables import checks_table
 from pipeline.console import Reporter
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def _limit(context: click.Context, option: click.Parameter, value: float | None)
 @click.option("--max-latency-ms", type=float, callback=_limit, help="median latency of the compressed network")
 @click.option("--max-size-mb", type=float, callback=_limit, help="size of model.onnx, in 10⁶ bytes")
 @click.option("--junit", type=click.Path(path_type=Path), help="also write JUnit XML, one test case a check")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+@as_json_option
 def gate(
     bundle: Path,
     against: Path | None,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.table import Column, Table
 
+from pipeline.commands.options import as_json_option
+from pipeline.commands.tables import shown
 from pipeline.console import Reporter
 from targets.errors import ConfigError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--html", type=click.Path(path_type=Path), help="also write a page with charts")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+@as_json_option
 def history(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
     """Latency, speedup and accuracy over releases, and what changed in the plan.
 
@@ -68,11 +69,7 @@ def _certified(runs: tuple[str, ...], reporter: Reporter) -> "list[Release]":
 def _tell(found: "History", reporter: Reporter) -> None:
     from pipeline.history import change_texts, history_table
 
-    contents = history_table(found)
-    table = Table(*(Column(column.heading, overflow="fold") for column in contents.columns))
-    for row in contents.rows:
-        table.add_row(*map(escape, row))
-    reporter.table(table)
+    reporter.table(shown(history_table(found)))
     for change in found.changes:
         for text in change_texts(change):
             reporter.say(escape(text))

@@ -11,6 +11,7 @@ import click
 from rich.table import Table
 
 from calibration.errors import DataError
+from pipeline.commands.options import as_json_option
 from pipeline.console import Reporter
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ SHOWN = 20
 @click.option("--context", help="the text that the answer to the question TEXT is in, or a file of it; or TEXT's pair")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="classes of every sample")
 @click.option("--runtime", help="another runtime than the one that was certified")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+@as_json_option
 def predict(bundle: Path, source: str, context: str | None, top: int, runtime: str | None, as_json: bool) -> None:
     """What a bundle's network says about an image or a text, or about every sample of an array.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands.options import as_json_option
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
 from targets.errors import ConfigError
@@ -15,7 +16,7 @@ from targets.errors import ConfigError
     "--resend", "folder", type=click.Path(path_type=Path), required=True, help="run folder whose events are to be sent"
 )
 @click.option("--to", help="mlflow or mlflow:URI  [default: where the run was tracked to]")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object on standard output")
+@as_json_option
 def track(folder: Path, to: str | None, as_json: bool) -> None:
     """Send the events of a run that its server has not got.
 

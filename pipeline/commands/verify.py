@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from pipeline.commands.checks_table import checks_table
 from pipeline.commands.options import as_json_option, public_key_option
+from pipeline.commands.tables import checks_table
 from pipeline.console import Reporter
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 

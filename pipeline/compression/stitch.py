@@ -77,10 +77,6 @@ class Stitcher:
         if self._quantisers:
             self._quantisers.enable([unit for unit, level in wanted.items() if level.precision == PRECISION])
 
-    def restore(self) -> None:
-        """Make every unit dense again."""
-        self.apply({})
-
     def _decoded(self, unit: str, level: Level) -> Tensor:
         """A weight from the cache or the database; the cache forgets what was used longest ago."""
         key = (unit, level)

@@ -1,13 +1,12 @@
 """What the pipeline asks of a model family. Nothing else in the code knows a model's name."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -176,6 +175,3 @@ class ModelAdapter(Protocol):
 
     def evaluate(self, predict: Predict, data: Splits) -> Score:
         """Score on the held-out split, through whatever ``predict`` runs the deployed network on."""
-
-
-Weights = Mapping[str, torch.Tensor]

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from calibration.datasets import Splits, load_splits
 from pipeline.accuracy import Score
 from pipeline.models.base import Block, Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights
+from pipeline.models.distillation import distilled, divergence
 from pipeline.models.inference import single_feed
 from pipeline.models.resnet import VARIANTS, ResidualBlock, Variant, residual_widths
 from pipeline.models.tracing import trace_units
@@ -21,7 +21,6 @@ from pipeline.serving.record import IMAGE_CLASSIFICATION
 from targets.errors import ConfigError
 
 DISTILLATION_TEMPERATURE = 4.0
-DISTILLATION_SHARE = 0.9
 EVALUATION_BATCH = 500
 
 
@@ -91,13 +90,11 @@ class ResNetAdapter:
 
     def calibration_loss(self, outputs: Tensor, dense_outputs: Tensor) -> Tensor:
         """[n] Kullback-Leibler divergence of the compressed network's class probabilities from the dense one's."""
-        return _divergence(outputs, dense_outputs).clamp_min(0)
+        return divergence(outputs, dense_outputs).clamp_min(0)
 
     def training_loss(self, outputs: Tensor, dense_outputs: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy and distillation (Hinton et al., 2015): softened divergence times T², to keep its gradient."""
-        t = DISTILLATION_TEMPERATURE
-        soft = _divergence(outputs / t, dense_outputs / t).mean() * t**2
-        return DISTILLATION_SHARE * soft + (1 - DISTILLATION_SHARE) * functional.cross_entropy(outputs.float(), labels)
+        """Cross-entropy and distillation."""
+        return distilled(outputs, dense_outputs, labels, DISTILLATION_TEMPERATURE)
 
     def training_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """[n] 1 where the class is right."""
@@ -165,9 +162,3 @@ def _sizes(variant: Variant, weights: Mapping[str, Tensor]) -> tuple[int, int]:
 def _fits(variant: Variant, weights: Mapping[str, Tensor]) -> bool:
     with torch.device("meta"):
         return not differences(variant.build(*_sizes(variant, weights)), weights)
-
-
-def _divergence(outputs: Tensor, reference: Tensor) -> Tensor:
-    """[n] KL(reference ‖ outputs) of the class distributions that two sets of logits [n, classes] stand for."""
-    log_p, log_q = functional.log_softmax(reference.float(), dim=1), functional.log_softmax(outputs.float(), dim=1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=1)

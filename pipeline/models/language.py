@@ -28,6 +28,7 @@ from pipeline.models.bert import (
     encoder_widths,
     layer_names,
 )
+from pipeline.models.distillation import SHARE, distilled, divergence
 from pipeline.models.pretrained import Pretrained, find_pretrained
 from pipeline.models.rank_correlation import resampled_correlation, standard_ranks
 from pipeline.models.tracing import trace_units
@@ -35,7 +36,6 @@ from pipeline.serving.record import QUESTION_ANSWERING, SENTENCE_SIMILARITY, TEX
 from targets.errors import ArtifactError, ConfigError
 
 DISTILLATION_TEMPERATURE = 2.0
-DISTILLATION_SHARE = 0.9
 
 RECIPE = Recipe(
     optimizer="adamw",
@@ -107,11 +107,11 @@ class QuestionAnswering(_LanguageModel):
 
     def calibration_loss(self, outputs: Tensor, dense_outputs: Tensor) -> Tensor:
         """[n] Kullback-Leibler divergence over the tokens, averaged over first and last token of the answer."""
-        return _divergence(outputs, dense_outputs).mean(dim=1).clamp_min(0)
+        return divergence(outputs, dense_outputs).mean(dim=1).clamp_min(0)
 
     def training_loss(self, outputs: Tensor, dense_outputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of first and last token, with distillation; labels [n, 2]."""
-        return _distilled(outputs, dense_outputs, labels)
+        return distilled(outputs, dense_outputs, labels, DISTILLATION_TEMPERATURE)
 
     def training_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """[n] 1 where first and last token are both right."""
@@ -165,11 +165,11 @@ class TextClassification(_LanguageModel):
 
     def calibration_loss(self, outputs: Tensor, dense_outputs: Tensor) -> Tensor:
         """[n] Kullback-Leibler divergence of the compressed network's class probabilities from the dense one's."""
-        return _divergence(outputs, dense_outputs).clamp_min(0)
+        return divergence(outputs, dense_outputs).clamp_min(0)
 
     def training_loss(self, outputs: Tensor, dense_outputs: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy with distillation."""
-        return _distilled(outputs, dense_outputs, labels)
+        return distilled(outputs, dense_outputs, labels, DISTILLATION_TEMPERATURE)
 
     def training_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """[n] 1 where the class is right."""
@@ -215,7 +215,7 @@ class SentenceEmbedding(_LanguageModel):
         """Distance to the dense network's embeddings, and of every pair's cosine from its score; labels [2 n]."""
         distances = self.calibration_loss(outputs, dense_outputs).mean()
         errors = (_pair_cosines(outputs) - labels[::2]).square().mean()
-        return DISTILLATION_SHARE * distances + (1 - DISTILLATION_SHARE) * errors
+        return SHARE * distances + (1 - SHARE) * errors
 
     def training_score(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """[n] 1 - distance of the pair's cosine from its score."""
@@ -232,13 +232,6 @@ class SentenceEmbedding(_LanguageModel):
         products = standard_ranks(cosines) * standard_ranks(split.scores)
         correlation = partial(resampled_correlation, cosines, split.scores)
         return Score(self.metric, max(0.0, float(products.mean())), products, resampled=correlation)
-
-
-ADAPTERS: tuple[Callable[[], QuestionAnswering | TextClassification | SentenceEmbedding], ...] = (
-    QuestionAnswering,
-    TextClassification,
-    SentenceEmbedding,
-)
 
 
 def _load(
@@ -288,19 +281,6 @@ def _pooling(found: Pretrained) -> str:
     if len(modes) != 1 or modes[0] not in known:
         raise ArtifactError(f"{found.folder / path} asks for the pooling {modes}; known are mean and cls, one of them.")
     return known[modes[0]]
-
-
-def _divergence(outputs: Tensor, dense_outputs: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of softmax over axis 1: [n, …] without that axis."""
-    log_p, log_q = dense_outputs.float().log_softmax(1), outputs.float().log_softmax(1)
-    return (log_p.exp() * (log_p - log_q)).sum(1)
-
-
-def _distilled(outputs: Tensor, dense_outputs: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy and softened divergences times T², to keep their gradient (Hinton et al., 2015)."""
-    t = DISTILLATION_TEMPERATURE
-    soft = _divergence(outputs / t, dense_outputs / t).mean() * t**2
-    return DISTILLATION_SHARE * soft + (1 - DISTILLATION_SHARE) * functional.cross_entropy(outputs.float(), labels)
 
 
 def _pair_cosines(outputs: Tensor) -> Tensor:

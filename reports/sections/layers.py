@@ -174,14 +174,9 @@ def rounds_table(run: Run) -> Table:
         list(enumerate(run.plan.rounds, start=1)),
         (
             (Column("Round"), lambda row: str(row[1].round if row[1].round is not None else row[0])),
-            (Column("Asked of the search", "ms"), lambda row: milliseconds(_asked_s(row[1]))),
             (Column("Predicted speedup"), lambda row: speedup(row[1].predicted_speedup)),
             (Column("Measured speedup"), lambda row: speedup(row[1].measured_speedup)),
             (Column("Measured over predicted"), lambda row: deviation(row[1])),
             (Column("Loss"), lambda row: significant(row[1].loss)),
         ),
     )
-
-
-def _asked_s(row: Round) -> float | None:
-    return row.requested_s if row.requested_s is not None else row.budget_s

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from reports.document import NOT_MEASURED, Chart, Column, Panel, Role, Section, Series, Table
-from reports.formatting import count, interval, percent, points, significant, speedup
+from reports.formatting import count, percent, points, significant, speedup
 from reports.records import Accuracy, ComparisonFile, ComparisonRow, HistoryPoint, Run
 from reports.samples import thinned
 from reports.sections.tables import absent, table, text_or
@@ -107,7 +107,6 @@ def _comparison_table(rows: Sequence[ComparisonRow]) -> Table:
         (
             (Column("Allocator", numeric=False), _row_name),
             (Column("Measured speedup"), lambda row: speedup(row.measured_speedup)),
-            (Column("Interval"), lambda row: interval(row.ci_low, row.ci_high)),
             (Column("Accuracy"), lambda row: percent(row.accuracy, 2)),
             (Column("Sparsity"), lambda row: percent(row.sparsity)),
             (Column("Correction", numeric=False), lambda row: text_or(row.correction)),

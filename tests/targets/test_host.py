@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from targets.errors import ArtifactError
 from targets.host import HostFingerprint, available_cores, collect_host, is_proxy, isa_features, pinned_cpus
 from targets.target import Target
 
@@ -139,22 +138,10 @@ def test_what_changes_latencies_changes_the_id(change: dict[str, Any]) -> None:
     assert replace(HOST, **change).id != HOST.id
 
 
-def test_json_round_trip_keeps_everything() -> None:
-    data = json.loads(json.dumps(HOST.to_json()))
-    assert data["id"] == HOST.id
-    assert HostFingerprint.from_json(data) == HOST
-
-
-@pytest.mark.parametrize("data", [{}, {"vendor": "intel"}, [], None, HOST.to_json() | {"isa": 3}])
-def test_other_json_is_no_fingerprint(data: Any) -> None:
-    with pytest.raises(ArtifactError, match="Not a host fingerprint"):
-        HostFingerprint.from_json(data)
-
-
 def test_this_host_is_described_and_recognised_again() -> None:
     host = collect_host()
     assert host.id == collect_host().id
-    assert HostFingerprint.from_json(json.loads(json.dumps(host.to_json()))) == host
+    assert json.loads(json.dumps(host.to_json()))["id"] == host.id
     assert 1 <= host.usable_cores <= host.physical_cores
     assert host.memory_bytes > 1 << 28
     assert {"python", "numpy", "onnxruntime", "openvino"} <= set(host.versions)

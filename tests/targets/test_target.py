@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from targets.errors import ArtifactError, ConfigError
+from targets.errors import ConfigError
 from targets.host import available_cores
 from targets.target import Target, list_presets, load_target
 
@@ -96,14 +96,3 @@ def test_wrong_overrides_are_refused(overrides: dict[str, int], fragment: str) -
 def test_more_threads_than_cores_says_how_many_there_are() -> None:
     with pytest.raises(ConfigError, match=f"may use {available_cores()} physical core"):
         load_target("auto", threads=available_cores() + 1)
-
-
-def test_json_round_trip() -> None:
-    target = Target(name="t", vendor="amd", runtime=None, threads=3, batch_size=5)
-    assert Target.from_json(target.to_json()) == target
-
-
-@pytest.mark.parametrize("data", [{}, {"name": "t"}, [], None])
-def test_other_json_is_no_target(data: object) -> None:
-    with pytest.raises(ArtifactError, match="Not a target"):
-        Target.from_json(data)  # type: ignore[arg-type]

@@ -1,11 +1,12 @@
-"""Checks as a table for people."""
+"""Tables for people."""
 
 from collections.abc import Sequence
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.checks import Check
+from reports import document
 
 COLOURS = {"passed": "green", "failed": "red", "noted": "yellow", "skipped": "yellow"}
 
@@ -17,4 +18,12 @@ def checks_table(checks: Sequence[Check]) -> Table:
         colour = COLOURS[check.status]
         cells = (check.name, check.asked, check.found)
         table.add_row(*map(escape, cells), f"[{colour}]{check.status}[/{colour}]")
+    return table
+
+
+def shown(contents: document.Table) -> Table:
+    """A report's table on the terminal."""
+    table = Table(*(Column(column.heading, overflow="fold") for column in contents.columns))
+    for row in contents.rows:
+        table.add_row(*map(escape, row))
     return table
