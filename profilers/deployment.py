@@ -35,9 +35,11 @@ class DeploymentFacts:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def measure_deployment(
-    bench: Bench, candidates: Sequence[Candidate], *, visits: int = 3, seconds: float = 1.0
-) -> dict[str, DeploymentFacts]:
+VISITS, VISIT_S = 3, 1.0
+"""Processes of every model, and how long each runs."""
+
+
+def measure_deployment(bench: Bench, candidates: Sequence[Candidate]) -> dict[str, DeploymentFacts]:
     """Label → facts; the models take turns by process, several visits each.
 
     Raises:
@@ -45,9 +47,9 @@ def measure_deployment(
         UnreachableError: the device went away.
     """
     found: dict[str, list[AloneMeasurement]] = {candidate.label: [] for candidate in candidates}
-    for _ in range(visits):
+    for _ in range(VISITS):
         for candidate in candidates:
-            found[candidate.label].append(bench.alone(candidate, seconds=seconds))
+            found[candidate.label].append(bench.alone(candidate, seconds=VISIT_S))
     return {label: summarise(measured) for label, measured in found.items()}
 
 

@@ -14,6 +14,7 @@ from targets.levels import Level
 MeasurePlans = Callable[[Sequence[Choice], str], list[PlanMeasurement | None]]
 """Measures plans of a kind, relative to the dense network; None for one that failed."""
 
+TRIES = 300
 HOPE = 1.15
 """A table from the first plans that falls short of the request by more than this factor is not measured further."""
 
@@ -131,12 +132,10 @@ def random_plan(units: Sequence[TableUnit], levels: Sequence[Level], rng: np.ran
     return tuple(unit.nearest_level(int(level)) for unit, level in zip(units, drawn, strict=True))
 
 
-def plan_near(
-    table: LatencyTable, budget_s: float, rng: np.random.Generator, within: float = 0.12, tries: int = 300
-) -> Choice:
-    """A random plan whose predicted latency is near ``budget_s``, or the nearest of ``tries``."""
+def plan_near(table: LatencyTable, budget_s: float, rng: np.random.Generator, within: float = 0.12) -> Choice:
+    """A random plan whose predicted latency is near ``budget_s``, or the nearest of `TRIES`."""
     best, best_distance = None, np.inf
-    for _ in range(tries):
+    for _ in range(TRIES):
         plan = random_plan(table.units, table.levels, rng)
         distance = abs(table.predict(plan) / budget_s - 1)
         if distance < best_distance:

@@ -12,6 +12,8 @@ from profilers.latency_table import Choice, FitError, LatencyTable, PlanMeasurem
 from targets.levels import DENSE, Level
 
 KNOTS = (0.0, 0.03, 0.08, 0.16, 0.3, 0.6)
+FOLDS = 8
+"""Of the cross-validation."""
 SMOOTHING = (0.003, 0.01, 0.03, 0.1)
 REWEIGHTINGS = 4
 INT8_SHARE = 0.4
@@ -38,7 +40,6 @@ def fit_latency_table(
     *,
     host_id: str,
     target: Mapping[str, Any],
-    folds: int = 8,
 ) -> LatencyTable:
     """Fit a table to measured plans by non-negative least squares on relative errors.
 
@@ -59,7 +60,7 @@ def fit_latency_table(
         np.array([plan.relative for plan in measurements]),
         np.array([plan.weight for plan in measurements]),
     )
-    scored = [(smoothing, _cross_validate(design, plans, smoothing, folds)) for smoothing in SMOOTHING]
+    scored = [(smoothing, _cross_validate(design, plans, smoothing)) for smoothing in SMOOTHING]
     smoothing, errors = min(scored, key=lambda pair: float(np.mean(pair[1] * plans.weights) / np.mean(plans.weights)))
     solution = design.solve(plans, smoothing)
     return LatencyTable(
@@ -89,10 +90,10 @@ def refit(table: LatencyTable, measurements: Sequence[PlanMeasurement]) -> Laten
     )
 
 
-def _cross_validate(design: "_Design", plans: _Observed, smoothing: float, folds: int) -> NDArray[np.float64]:
+def _cross_validate(design: "_Design", plans: _Observed, smoothing: float) -> NDArray[np.float64]:
     """Relative errors of every plan, predicted by a fit to the other folds."""
     count = len(plans.rows)
-    fold = np.random.default_rng(0).permutation(count) % min(folds, count)
+    fold = np.random.default_rng(0).permutation(count) % min(FOLDS, count)
     errors = np.zeros(count)
     for held_out in range(int(fold.max()) + 1):
         seen = fold != held_out

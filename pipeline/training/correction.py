@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +21,6 @@ from targets.errors import ArtifactError
 Loss = Callable[[Tensor, Tensor], Tensor]
 """[n] loss of each sample's outputs against the dense network's; `ModelAdapter.calibration_loss`."""
 
-Draw = Callable[[NDArray[np.int64], np.random.Generator], NDArray[Any]]
-"""Freshly augmented inputs of the samples at these positions of the calibration set."""
-
 
 @dataclass(frozen=True, slots=True)
 class CorrectionSettings:
@@ -38,7 +34,7 @@ class CorrectionSettings:
         batch_size: samples a step.
         block_weight: of the blocks' relative squared errors, summed, beside the loss of the outputs.
         held_out: fraction of the samples that only judge whether the corrected network is better.
-        seed: of the samples' order and augmentation, and of which ones are held out.
+        seed: of the samples' order, and of which ones are held out.
     """
 
     passes: int = 30
@@ -91,8 +87,7 @@ def match_outputs(
     blocks: Sequence[str],
     masks: Masks,
     loss: Loss,
-    settings: CorrectionSettings | None = None,
-    draw: Draw | None = None,
+    settings: CorrectionSettings,
     finish: Callable[[nn.Module], None] = lambda _: None,
     progress: Callable[[PassRecord, CorrectionSettings], None] | None = None,
 ) -> CorrectionRecord:
@@ -112,7 +107,6 @@ def match_outputs(
         masks: by unit, of what stays.
         loss: of the outputs.
         settings: see there.
-        draw: gives augmented inputs; None learns from ``samples`` as they are.
         finish: brings the learnt weights into the form that they ship in, in place, before they are judged.
         progress: called after every pass.
 
@@ -120,7 +114,6 @@ def match_outputs(
         ValueError: there are fewer than four samples.
         ArtifactError: the loss is not finite before anything was corrected.
     """
-    settings = settings or CorrectionSettings()
     if len(samples) < 4:
         raise ValueError(f"correction needs at least 4 calibration samples, not {len(samples)}")
     started = time.monotonic()
@@ -133,8 +126,8 @@ def match_outputs(
     if not np.isfinite(loss_before):
         raise ArtifactError("The compressed network's outputs are not finite: build the database again.")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    history, source = [], draw or (lambda positions, _: samples[positions])
-    for record in _learn(model, dense, learnt, source, blocks, masks, loss, settings):
+    history = []
+    for record in _learn(model, dense, samples, learnt, blocks, masks, loss, settings):
         history.append(record)
         if progress:
             progress(record, settings)
@@ -166,8 +159,8 @@ class _Judge:
 def _learn(
     model: nn.Module,
     dense: nn.Module,
+    samples: CalibrationSamples,
     learnt: NDArray[np.int64],
-    source: Draw,
     blocks: Sequence[str],
     masks: Masks,
     loss: Loss,
@@ -188,7 +181,7 @@ def _learn(
                 if done >= 1:
                     break
                 optimizer.param_groups[0]["lr"] = cosine_lr(done, 1.0, settings.lr)
-                inputs = in_channels_last(torch.from_numpy(source(positions, rng)))
+                inputs = in_channels_last(torch.from_numpy(samples[positions]))
                 with fast_autocast():
                     with torch.no_grad():
                         expected = dense(inputs)

@@ -21,7 +21,6 @@ def correct_layers(
     names: Sequence[str],
     batches: Iterable[Tensor],
     weights: bool = True,
-    biases: bool = True,
     progress: Callable[[int, str], None] | None = None,
 ) -> None:
     """Fit layer after layer to the dense layer's outputs, given the inputs that the compressed network really gives it.
@@ -39,21 +38,20 @@ def correct_layers(
         dense: in eval mode; left as it is.
         names: of convolutions and linear layers in the order in which they run.
         batches: inputs [n, …]; gone through once a layer.
-        weights: whether weights may change.
-        biases: whether biases may; layers without one keep none.
+        weights: whether weights may change, or biases alone.
         progress: told the layers that are done and the name of the last one.
     """
     for done, name in enumerate(names, start=1):
         with batch_statistics(network):
             moments = paired_moments(network, dense.eval(), name, batches)
-        _correct(network.get_submodule(name), dense.get_submodule(name), moments, weights, biases)
+        _correct(network.get_submodule(name), dense.get_submodule(name), moments, weights)
         if progress:
             progress(done, name)
 
 
-def _correct(layer: nn.Module, dense: nn.Module, moments: PairedMoments, weights: bool, biases: bool) -> None:
+def _correct(layer: nn.Module, dense: nn.Module, moments: PairedMoments, weights: bool) -> None:
     weight, original = layer.get_parameter("weight"), _matrix(dense)
-    has_bias = biases and getattr(layer, "bias", None) is not None
+    has_bias = getattr(layer, "bias", None) is not None
     solved = _matrix(layer)
     if weights:
         solved = _solved(moments.centred() if has_bias else moments, original, solved, solved != 0)
