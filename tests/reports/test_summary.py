@@ -131,8 +131,8 @@ def test_columns_that_nobody_measured_are_left_out(files: Files, folder_of: Fold
 
 def test_the_plan_stands_beside_uniform(files: Files, folder_of: FolderOf) -> None:
     rows = table(build_summary(folder_of(files)), "Allocators").rows
-    assert rows[0][:4] == ("spdy (this plan)", "3.02x", f"3.00{DASH}3.05", "86.12%")
-    assert rows[1][:4] == ("uniform", "3.03x", f"3.01{DASH}3.05", "84.21%")
+    assert rows[0][:3] == ("spdy (this plan)", "3.02x", "86.12%")
+    assert rows[1][:3] == ("uniform", "3.03x", "84.21%")
 
 
 def test_both_baselines_with_milliseconds_and_bytes(files: Files, folder_of: FolderOf) -> None:
