@@ -118,11 +118,15 @@ class RunConfig(BaseModel):
         description="held-out samples with labels that the bundle carries, on which `pipeline verify` scores the "
         "network on a device; classifiers only",
     )
-    backend: Literal["here", "threading", "loky", "dask"] = Field(
+    backend: Literal["here", "threading", "loky", "dask", "ray"] = Field(
         "here", description="where units and candidate plans are worked on, see docs/scaling.md"
     )
-    scheduler: str | None = Field(None, description="of a dask cluster, such as tcp://10.0.0.1:8786")
-    workers: int | None = Field(None, ge=1, description="threads or processes of --backend threading and loky")
+    scheduler: str | None = Field(
+        None, description="of a dask or ray cluster, such as tcp://10.0.0.1:8786 (dask) or 10.0.0.1:6379 (ray)"
+    )
+    workers: int | None = Field(
+        None, ge=1, description="threads or processes of --backend threading and loky, and of ray on this machine"
+    )
     launcher: str | None = Field(
         None,
         description="command that starts the processes of --epochs, such as 'accelerate launch --num_processes 4', see "

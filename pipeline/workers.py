@@ -1,4 +1,4 @@
-"""Work on many processors: in this process, in threads or processes beside it, or on other hosts through dask."""
+"""Work on many processors: in this process, in threads or processes beside it, on other hosts through dask or ray."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from pipeline.ray_cluster import RayCluster
 from targets.errors import ConfigError, RuntimeMissingError, UserError
 
 Result = TypeVar("Result")
@@ -15,7 +16,7 @@ Tasks = Iterable[tuple[str, tuple[Any, ...]]]
 
 SCHEDULER_TIMEOUT_S = 20.0
 ATTEMPTS = 3
-"""Times that tasks are handed out where workers die; a dask scheduler repeats a task itself before that."""
+"""Times that tasks are handed out where workers die; dask and ray repeat a task themselves before that."""
 
 
 class Compute(Protocol):
@@ -38,20 +39,25 @@ class Workers:
     is found wherever tasks run, whichever worker is first.
 
     Args:
-        backend: ``here`` is this process; ``threading``, ``loky`` (processes) and ``dask`` are joblib's.
-        scheduler: of a dask cluster, such as ``tcp://10.0.0.1:8786``.
+        backend: ``here`` is this process; ``threading``, ``loky`` (processes) and ``dask`` are joblib's; ``ray``.
+        scheduler: of a dask or ray cluster, such as ``tcp://10.0.0.1:8786`` or ``10.0.0.1:6379``; without one,
+            ray starts its workers on this machine.
         count: processes or threads; None for as many as there are processors, or as the cluster has workers.
 
     Raises:
-        ConfigError: a scheduler without dask, or dask without a scheduler.
-        RuntimeMissingError: dask.distributed is not installed.
+        ConfigError: a scheduler without a cluster's backend, or dask without a scheduler.
+        RuntimeMissingError: the backend is not installed, or no cluster answers.
     """
 
     def __init__(self, backend: str = "here", scheduler: str | None = None, count: int | None = None) -> None:
-        if (backend == "dask") != bool(scheduler):
-            raise ConfigError("--backend dask and --scheduler tcp://HOST:PORT belong together: say both or neither.")
-        self._backend, self._scheduler, self._count = backend, scheduler, count
-        self._client: Any = _dask_client(scheduler) if scheduler else None
+        if backend != "ray" and (backend == "dask") != bool(scheduler):
+            raise ConfigError(
+                "--backend dask and --scheduler tcp://HOST:PORT belong together: say both or neither. --backend ray "
+                "takes --scheduler HOST:PORT, or works on this machine alone."
+            )
+        self._backend, self._count = backend, count
+        self._client: Any = _dask_client(scheduler) if backend == "dask" and scheduler else None
+        self._ray = RayCluster(scheduler, count, ATTEMPTS) if backend == "ray" else None
 
     @property
     def is_here(self) -> bool:
@@ -63,6 +69,8 @@ class Workers:
         """About how many tasks are worked on at a time."""
         import joblib
 
+        if self._ray is not None:
+            return self._ray.count
         if self._client is not None:
             return max(1, int(sum(self._client.nthreads().values())))
         return 1 if self.is_here else self._count or int(joblib.cpu_count())
@@ -97,6 +105,8 @@ class Workers:
 
     def _deaths(self) -> tuple[type[Exception], ...]:
         """What is raised where workers died, or the way to them was cut."""
+        if self._ray is not None:
+            return self._ray.deaths
         if self._client is None:
             return (BrokenExecutor,)
         from distributed import KilledWorker
@@ -106,6 +116,9 @@ class Workers:
     def _parallel(self, function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
         import joblib
 
+        if self._ray is not None:
+            yield from self._ray.compute(_named, ((function, name, arguments) for name, arguments in tasks))
+            return
         settings: dict[str, Any] = {"backend": self._backend}
         if self._client is None:
             settings["n_jobs"] = self._count or -1

@@ -93,6 +93,13 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
         Workers("dask", "tcp://127.0.0.1:1")
 
 
+@pytest.mark.parametrize(("address", "error"), [("127.0.0.1:1", RuntimeMissingError), ("nowhere", ConfigError)])
+def test_a_ray_cluster_that_is_not_there_is_named(address, error):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'spdy-edge[ray]'")
+    with pytest.raises(error, match="HOST:"):
+        Workers("ray", address)
+
+
 @pytest.mark.slow
 def test_a_dask_cluster_that_loses_a_worker_half_way_finds_the_same_plan(built, tmp_path):
     pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'spdy-edge[dask]'")
@@ -109,6 +116,40 @@ def test_a_dask_cluster_that_loses_a_worker_half_way_finds_the_same_plan(built, 
         killer.join()
         assert workers.count == 1
     assert there[:2] == here[:2]
+
+
+@pytest.fixture(scope="module")
+def ray_workers():
+    """Two processes that ray starts on this machine."""
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'spdy-edge[ray]'")
+    yield Workers("ray", count=2)
+    ray.shutdown()
+
+
+@pytest.mark.slow
+def test_ray_repeats_the_task_of_a_worker_that_dies(ray_workers, tmp_path):
+    assert ray_workers.count == 2
+    tasks = [(str(number), (number, str(tmp_path), 5)) for number in NUMBERS]
+    assert dict(ray_workers.compute(square_once_killed, tasks)) == {str(number): number**2 for number in NUMBERS}
+    calls = {number: len(list(tmp_path.glob(f"{number}-*"))) for number in NUMBERS}
+    assert calls.pop(5) == 2
+    assert set(calls.values()) == {1}
+
+
+@pytest.mark.slow
+def test_ray_tells_deaths_and_errors_as_they_are(ray_workers):
+    with pytest.raises(UserError, match="died 3 times"):
+        list(ray_workers.compute(die, [("only", (1,))]))
+    with pytest.raises(TypeError, match=r"^can't multiply"):
+        list(ray_workers.compute(square, [("text", ("text",))]))
+
+
+@pytest.mark.slow
+def test_ray_builds_the_same_database_and_finds_the_same_plan(built, ray_workers, tmp_path):
+    again = database(tmp_path / "database", ray_workers.compute)
+    assert again.errors().tolist() == built.errors().tolist()
+    here = best_plans(built, tmp_path / "here", None, None)
+    assert best_plans(built, tmp_path / "there", ray_workers, tmp_path)[:2] == here[:2]
 
 
 def _kill_after(cluster, log, lines: int) -> None:
