@@ -1,6 +1,6 @@
 """Allocators at equal wall time on one database and latency table: held-out loss and test accuracy over seeds.
 
-    SPDY_DATA=... python -m benchmarks.search_ablation [--speedups 2,3] [--seconds 15] [--seeds 5]
+    SPDY_DATA=... python -m benchmarks.search_ablation [--speedups 2,3] [--seconds 30] [--seeds 5]
 
 ResNet-20 on CIFAR-10, DeepSparse at batch 64. Every search gets the same seconds on the same calibration samples; the
 plans are judged by their loss on other training samples and by test accuracy, batch norm re-estimated and nothing else
@@ -27,7 +27,7 @@ from pipeline.context import Run
 from pipeline.evaluation import CandidateLosses, outputs_of
 from pipeline.recovery import accuracy_of
 from pipeline.run_folder import Log
-from pipeline.search.allocators import ALLOCATORS, Allocation, Problem, spdy
+from pipeline.search.allocators import ALLOCATORS, Allocation, Problem, spdy, surrogate
 from pipeline.search.evolution import Ladders, evolve
 from pipeline.search.spdy import Knobs
 from pipeline.searching import STARTS_TOGETHER, candidates_of, magnitudes_of, measured_errors
@@ -35,7 +35,7 @@ from pipeline.stages import calibrate_stage, database_stage
 from profilers.latency_table import LatencyTable
 from targets.errors import SpeedupError
 
-SEARCHES = ("spdy", "spdy-evolution", "evolution")
+SEARCHES = ("spdy", "spdy-evolution", "evolution", "surrogate")
 PLAIN = ("uniform", "global-magnitude", "dp")
 HELD_OUT = 1024
 MUCH = 10**9
@@ -60,7 +60,7 @@ def main() -> None:
     """Run, collect, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speedups", default="2,3")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of every search")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of every search")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--levels", type=int, default=42)
     parser.add_argument("--samples", type=int, default=1024)
@@ -127,6 +127,8 @@ def allocate(problem: Problem, allocator: str, seconds: float) -> Allocation:
         return ALLOCATORS[allocator](problem)
     if allocator == "spdy":
         return spdy(replace(problem, knobs=Knobs(should_stop=within(seconds), batch=STARTS_TOGETHER)))
+    if allocator == "surrogate":
+        return surrogate(replace(problem, knobs=Knobs(should_stop=within(seconds), patience=MUCH)))
     assert problem.evaluate is not None
     assert problem.rng is not None
     start, trace = ALLOCATORS["dp"](problem).choice, ()

@@ -22,7 +22,7 @@ from pipeline.certificate import (
 from pipeline.context import Run
 from pipeline.graph import ExportedGraph
 from pipeline.hidden_costs import hidden_costs
-from pipeline.measuring import PlanBench
+from pipeline.measuring import recall_distances
 from pipeline.models.base import Predict
 from pipeline.plan import load_plan
 from profilers.deployment import DeploymentFacts, measure_deployment
@@ -37,7 +37,7 @@ def certify_network(run: Run) -> Certificate:
         RuntimeMissingError: a network does not run on the runtime.
     """
     protocol = Protocol(budget_s=run.config.certify_budget, spread_s=run.config.certify_spread)
-    PlanBench(run)  # its log tells the bench how near each other the cores can be
+    recall_distances(run)
     model = run.folder.file("model.onnx")
     with run.reporter.task("certifying", protocol.most_processes) as task:
         evidence = measure_speedup(
@@ -92,7 +92,7 @@ def _certificate(
             "runtime": runtime.name,
             "precision": " and ".join(sorted({unit["level"]["precision"] for unit in plan["units"]})),
             "latency_s": evidence.compressed_s,
-            "sparsity": sparsity_of(run),
+            "sparsity": exported_sparsity(run),
         },
         best_dense=asdict(best),
         speedup_over_best_dense=best.latency_s / evidence.compressed_s,
@@ -140,7 +140,7 @@ def _samples(process: ProcessSamples) -> dict[str, Any]:
     }
 
 
-def sparsity_of(run: Run) -> float:
+def exported_sparsity(run: Run) -> float:
     """Share of all units' dense weights, dense units' too, that is zero or gone in the exported file."""
     left = sum(int(np.count_nonzero(w)) for w in _unit_weights(run))
     return 1.0 - left / sum(unit.parameters for unit in run.units)

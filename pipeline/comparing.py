@@ -8,7 +8,7 @@ from pipeline.context import Run
 from pipeline.families.int8 import PRECISION
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_int8
-from pipeline.plan import load_plan, sparsity_of
+from pipeline.plan import load_plan, planned_sparsity
 from pipeline.recovery import accuracy_of, corrected_network, in_int8
 from pipeline.run_folder import read_json
 from pipeline.searching import Searcher, solve_in_loop
@@ -30,7 +30,7 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
         "allocator": plan["allocator"],
         "measured_speedup": plan["measured_speedup"],
         "accuracy": read_json(run.folder.file("correction.json"))["accuracy"],
-        "sparsity": sparsity_of(run.plan_of(tuple(plan["choice"])), run.units),
+        "sparsity": planned_sparsity(run.plan_of(tuple(plan["choice"])), run.units),
         "is_ours": True,
     }
     rows, unreachable = [ours], {}
@@ -85,6 +85,6 @@ def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:
         "allocator": allocator,
         "measured_speedup": found.measured_speedup,
         "accuracy": record["accuracy"],
-        "sparsity": sparsity_of(run.plan_of(found.choice), run.units),
+        "sparsity": planned_sparsity(run.plan_of(found.choice), run.units),
         "is_ours": False,
     }

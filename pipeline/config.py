@@ -80,7 +80,7 @@ class RunConfig(BaseModel):
         0.0, ge=0, description="seconds that a certificate's processes are spread over, where a machine drifts"
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
-    allocator: Literal["spdy", "spdy-evolution", "dp", "uniform", "global-magnitude"] = Field(
+    allocator: Literal["spdy", "spdy-evolution", "surrogate", "dp", "uniform", "global-magnitude"] = Field(
         "spdy", description="what chooses every unit's level"
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")

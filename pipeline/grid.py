@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.config import RunConfig, check_same
 from pipeline.context import Run
 from pipeline.execution import execute
-from pipeline.plan import load_plan, sparsity_of
+from pipeline.plan import load_plan, planned_sparsity
 from pipeline.recovery import shipped_accuracy
 from pipeline.run_folder import RunFolder
 from pipeline.setup import open_folder
@@ -115,6 +115,6 @@ def _row(combination: Combination, run: Run) -> GridRow:
         measured_speedup=record["measured_speedup"],
         loss=record["loss"],
         accuracy=shipped_accuracy(run),
-        sparsity=sparsity_of(plan, run.units),
+        sparsity=planned_sparsity(plan, run.units),
         evaluations=record["search"]["evaluations"],
     )

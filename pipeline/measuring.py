@@ -35,6 +35,18 @@ SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
 Masks = Mapping[str, NDArray[np.bool_]]
 
 
+def plan_log(run: Run) -> Log:
+    """Every measurement of plans in this run's folder, by its host, runtime, network and levels."""
+    key = digest("plans, several processes each", run.host_key, run.model_key, [level.key for level in run.levels])
+    return Log(run.folder.file(LOG), key)
+
+
+def recall_distances(run: Run) -> None:
+    """Tell the run's bench how near each other the cores were while plans were measured."""
+    for row in plan_log(run).values():
+        run.bench.nearest.saw(row["distance_s"])
+
+
 class PlanBench:
     """Measures plans in turns with a reference plan, and remembers what was measured.
 
@@ -52,10 +64,8 @@ class PlanBench:
 
     def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES, check_processes: int | None = None) -> None:
         self._run, self._plan_processes, self._check_processes = run, plan_processes, check_processes or CHECK_PROCESSES
-        key = digest("plans, several processes each", run.host_key, run.model_key, [level.key for level in run.levels])
-        self._log = Log(run.folder.file(LOG), key)
-        for row in self._log.values():
-            run.bench.nearest.saw(row["distance_s"])
+        self._log = plan_log(run)
+        recall_distances(run)
 
     def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
         """A function that measures plans for the latency table; ``on_plan`` hears how many are done in all."""

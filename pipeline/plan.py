@@ -119,7 +119,7 @@ def coefficients_of(record: Mapping[str, Any]) -> NDArray[np.float64] | None:
     return None if record["coefficients"] is None else np.array(record["coefficients"])
 
 
-def sparsity_of(plan: Mapping[str, Level], units: Sequence[Unit]) -> float:
+def planned_sparsity(plan: Mapping[str, Level], units: Sequence[Unit]) -> float:
     """Fraction of zeros over the weights of all units."""
     zeros = sum(unit.parameters * plan[unit.name].amount for unit in units)
     return zeros / sum(unit.parameters for unit in units)

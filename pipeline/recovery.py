@@ -53,7 +53,7 @@ def recover(run: Run, plan: Mapping[str, Level]) -> None:
 def shipped_accuracy(run: Run) -> float:
     """Score of what `recover` left as the checkpoint, on the held-out split in torch."""
     training = read_json(run.folder.file(TRAINING)) if run.config.epochs else {"ships": False}
-    record = training if training.get("ships", True) else read_json(run.folder.file("correction.json"))
+    record = training if training["ships"] else read_json(run.folder.file("correction.json"))
     return float(record["accuracy"])
 
 

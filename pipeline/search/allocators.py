@@ -12,6 +12,7 @@ from pipeline.search.error_models import ERROR_MODELS, fitted_coefficients
 from pipeline.search.evolution import Ladders, evolve
 from pipeline.search.losses import Evaluate
 from pipeline.search.spdy import Knobs, Progress, TraceRow, search
+from pipeline.search.surrogate import model_search
 from targets.levels import Level
 
 SPDY_SHARE = 0.5
@@ -30,7 +31,7 @@ class Problem:
         prunable: [units] False for units that stay dense; they are charged like the others.
         budget_s: seconds that all units may take together, the network's fixed time already taken off.
         magnitudes: gives a unit's |weights| in ascending order; ``global-magnitude`` needs it.
-        evaluate: losses of plans on the calibration set; ``spdy`` and ``spdy-evolution`` need it.
+        evaluate: losses of plans on the calibration set; ``spdy``, ``spdy-evolution`` and ``surrogate`` need it.
         rng: the source of chance; they need it too.
         error_model: what ``spdy`` multiplies its coefficients with, a key of `ERROR_MODELS`.
         knobs: how they search.
@@ -128,6 +129,14 @@ def spdy_evolution(problem: Problem) -> Allocation:
     return Allocation(found.choice, found.loss, first.coefficients, (*first.trace, *trace))
 
 
+def surrogate(problem: Problem) -> Allocation:
+    """Sensitivities fitted to the losses of plans that a model proposes; begins with the least sum of errors."""
+    evaluate, rng = _searching(problem)
+    rows = problem.rows(problem.errors), problem.rows(problem.costs)
+    found = model_search(*rows, problem.budget_s, evaluate, rng, problem.knobs)
+    return Allocation(found.choice, found.loss, found.coefficients, found.trace)
+
+
 def _searching(problem: Problem) -> tuple[Evaluate, np.random.Generator]:
     if problem.evaluate is None or problem.rng is None:
         raise ValueError("a search needs evaluate and rng")
@@ -218,6 +227,7 @@ def _first_within_budget(problem: Problem, choices: list[NDArray[np.int64]]) -> 
 ALLOCATORS: dict[str, Callable[[Problem], Allocation]] = {
     "spdy": spdy,
     "spdy-evolution": spdy_evolution,
+    "surrogate": surrogate,
     "dp": dynamic_program,
     "uniform": uniform,
     "global-magnitude": global_magnitude,

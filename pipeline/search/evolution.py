@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pipeline.search.losses import Evaluate, LossMemory, Plan, race
-from pipeline.search.spdy import Knobs, Progress, TraceRow
+from pipeline.search.generations import Generations
+from pipeline.search.losses import Evaluate, Plan
+from pipeline.search.spdy import Knobs, TraceRow
 
-OFFSPRING = 16
-"""Plans a generation, judged in one race."""
 MOST_CHANGES = 3
 """Units that a mutation makes gentler, at most; small mutations are the more frequent ones."""
 
@@ -143,60 +142,28 @@ def evolve(
     Raises:
         ValueError: the start breaks the budget.
     """
-    knobs = knobs or Knobs()
-    parent = ladders.place(start)
-    if not ladders.fits(parent):
+    places = ladders.place(start)
+    if not ladders.fits(places):
         raise ValueError("evolution begins with a plan within the budget")
-    memory = knobs.memory or LossMemory()
-    plan = ladders.plan(parent)
-    known = memory.recall(plan, math.inf)
-    loss = math.inf if known is None else known
-    trace: list[TraceRow] = []
-    in_vain = 0
-    generation = {plan: 0} if known is None else _offspring(parent, loss, ladders, memory, rng, _room(knobs, 0, 0))
+    found = Generations(evaluate, knobs or Knobs(), "evolution", ladders.plan(places))
+    generation = {found.plan: 0} if math.isinf(found.loss) else offspring(found, ladders, rng, found.room)
     while generation:
-        judged = dict(zip(generation, race(list(generation), evaluate, loss), strict=True))
-        for candidate, judgement in judged.items():
-            memory.store(candidate, judgement)
-        complete = {candidate: judgement.loss for candidate, judgement in judged.items() if judgement.complete}
-        best = min(complete, key=lambda candidate: complete[candidate], default=plan)
-        improves = complete.get(best, math.inf) < loss
-        in_vain = 0 if improves else in_vain + len(judged)
-        if improves:
-            plan, loss, parent = best, complete[best], ladders.place(best)
-        for candidate, judgement in judged.items():
-            trace.append(TraceRow(len(trace) + 1, judgement.loss, loss, "evolution", generation[candidate]))
-            if knobs.on_progress is not None:
-                knobs.on_progress(Progress(loss, len(trace), _left(knobs, len(trace), in_vain)))
-        generation = _offspring(parent, loss, ladders, memory, rng, _room(knobs, len(trace), in_vain))
-    return Evolved(np.array(plan, dtype=np.int64), loss, tuple(trace))
+        found.judge(generation)
+        generation = offspring(found, ladders, rng, found.room)
+    return Evolved(np.array(found.plan, dtype=np.int64), found.loss, tuple(found.trace))
 
 
-def _offspring(
-    parent: Sequence[int], loss: float, ladders: Ladders, memory: LossMemory, rng: np.random.Generator, room: int
-) -> dict[Plan, int]:
-    """Up to ``room`` mutants that are not known to be worse, and how many units each changes."""
-    found: dict[Plan, int] = {}
+def offspring(found: Generations, ladders: Ladders, rng: np.random.Generator, room: int) -> dict[Plan, int]:
+    """Up to ``room`` mutants of the best plan that are not known to be worse, and how many units each changes."""
+    mutants: dict[Plan, int] = {}
+    places = ladders.place(found.plan)
     for _ in range(4 * room):  # small problems have few plans that are still unknown
-        mutant, changes = ladders.mutated(parent, rng)
-        known = memory.recall(mutant, loss)
-        if changes and (known is None or known < loss):
-            found[mutant] = changes
-        if len(found) == room:
+        mutant, changes = ladders.mutated(places, rng)
+        if changes and found.is_new(mutant):
+            mutants[mutant] = changes
+        if len(mutants) == room:
             break
-    return found
-
-
-def _room(knobs: Knobs, done: int, in_vain: int) -> int:
-    """How many plans the next generation may hold."""
-    stops = knobs.should_stop is not None and knobs.should_stop()
-    return 0 if stops else min(OFFSPRING, _left(knobs, done, in_vain))
-
-
-def _left(knobs: Knobs, done: int, in_vain: int) -> int:
-    """Evaluations to come if none of them brings an improvement."""
-    left = knobs.patience - in_vain
-    return max(0, left if knobs.max_evaluations is None else min(left, knobs.max_evaluations - done))
+    return mutants
 
 
 def _rungs(errors: NDArray[np.float64], costs: NDArray[np.float64]) -> list[int]:

@@ -48,7 +48,9 @@ def race(plans: Sequence[Plan], evaluate: Evaluate, limit: float) -> list[Judgem
             judged[i] = Judgement(loss, False)
         left = sorted(left, key=lambda i: judged[i].loss)[: math.ceil(len(left) / 2)]
     for i, loss in zip(left, _asked([plans[i] for i in left], evaluate, limit, 1.0), strict=True):
-        judged[i] = Judgement(loss, loss <= limit)
+        # A bound says less than a part of the calibration set may have said before.
+        known = judged[i].loss if len(plans) > 1 else loss
+        judged[i] = Judgement(loss, True) if loss <= limit else Judgement(max(loss, known), False)
     return judged
 
 
@@ -66,6 +68,10 @@ class LossMemory:
         """The plan's loss, or a value above ``limit`` if it is known to exceed that; None if it must be evaluated."""
         loss, complete = self._known.get(plan, Judgement(-math.inf, False))
         return loss if complete or loss > limit else None
+
+    def losses(self) -> dict[Plan, float]:
+        """Every plan's finite loss, as far as it is known: on a part of the calibration set, or a bound, at worst."""
+        return {plan: loss for plan, (loss, _) in self._known.items() if math.isfinite(loss)}
 
     def store(self, plan: Plan, judgement: Judgement) -> None:
         """Keep what a race said. A loss that is not complete counts as above every limit up to it."""
