@@ -37,7 +37,8 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.record_noise import RECORDINGS, golden_bench
-from pipeline.certificate import CERTIFIED, MISSED, Protocol, SpeedupEvidence, measure_speedup, verdict
+from pipeline.certificate import CERTIFIED, MISSED, verdict
+from pipeline.evidence import Protocol, SpeedupEvidence, measure_speedup
 from pipeline.release import read_bundle
 from pipeline.run_folder import digest, file_digest
 from profilers.measure import Bench, Candidate, Measurement

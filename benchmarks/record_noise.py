@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.certificate import Protocol
+from pipeline.evidence import Protocol
 from pipeline.release import read_bundle
 from pipeline.run_folder import file_digest
 from pipeline.verifying.outputs import read_golden

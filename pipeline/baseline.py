@@ -1,12 +1,49 @@
 """What a speedup is over: the dense network in fp32 on the same runtime, or the fastest uncompressed one of all."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
-from pipeline.certificate import DenseTime, measure_best_dense
+import numpy as np
+
 from pipeline.context import BASELINE, Run
 from pipeline.run_folder import digest, write_json
+from profilers.measure import Bench, Candidate, Effort
+from targets.errors import RuntimeMissingError
+from targets.registry import RuntimeInfo
 
 BEST_DENSE = "best-dense"
+
+
+@dataclass(frozen=True, slots=True)
+class DenseTime:
+    """Latency of the uncompressed network on one runtime in one precision."""
+
+    runtime: str
+    precision: str
+    latency_s: float
+
+
+def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Path, *, seed: int) -> list[DenseTime]:
+    """The dense network on every installed runtime in every precision it has, fastest first.
+
+    Runtimes cannot share a process, so that they take turns by process: three visits each, median of medians.
+    """
+    seconds: dict[tuple[str, str], list[float]] = {}
+    for visit in range(3):
+        for info in runtimes:
+            here = replace(bench, runtime=info, target=replace(bench.target, runtime=info.name))
+            groups = [[Candidate(f"dense {precision}", dense, precision)] for precision in info.precisions]
+            try:
+                effort = Effort(warmups=2, rounds=8, seconds=1.0, compilations=2)
+                measured = here.measure(Candidate("dense", dense), groups, seed=seed + visit, effort=effort)
+            except RuntimeMissingError:
+                continue  # another runtime that cannot run this network is no rival
+            for precision, (result,) in zip(info.precisions, measured, strict=True):
+                if not result.error:
+                    seconds.setdefault((info.name, precision), []).append(result.latency_s)
+    times = [DenseTime(*key, float(np.median(values))) for key, values in seconds.items()]
+    return sorted(times, key=lambda time: time.latency_s)
 
 
 def time_dense_everywhere(run: Run) -> list[DenseTime]:

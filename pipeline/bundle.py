@@ -56,7 +56,7 @@ def check_bundle(bundle: Path) -> dict[str, Any]:
     problems += [
         f"{name} was changed"
         for name in sorted(files.keys() & present)
-        if file_digest(bundle / name) != files[name]["sha256"]
+        if _digest(bundle / name) != files[name]["sha256"]
     ]
     if problems:
         raise ArtifactError(
@@ -71,7 +71,7 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: there is no such folder.
-        ArtifactError: it has no manifest, or another version's.
+        ArtifactError: it has no manifest, another version's, or a damaged one.
     """
     if not bundle.is_dir():
         raise ConfigError(f"There is no bundle {bundle}. Give the folder `bundle` of a run that wrote its report.")
@@ -84,4 +84,17 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
             f"{bundle} has a manifest of schema {found}, and this version reads {SCHEMA}: another version wrote it. "
             "Use that version of spdy-edge, or make the bundle again with this one."
         )
+    files = manifest.get("files")
+    is_whole = isinstance(files, dict) and all(isinstance(f, dict) and "sha256" in f for f in files.values())
+    if "status" not in manifest or not is_whole:
+        raise ArtifactError(f"{bundle / MANIFEST} lists no files and hashes: it was damaged. Get the bundle again.")
     return manifest
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"Cannot read {path}: {error.strerror}. Make it readable, or get the bundle again."
+        ) from None

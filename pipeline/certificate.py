@@ -1,198 +1,16 @@
 """The certificate: what was measured, how sure it is, and everything needed to measure it again."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.run_folder import write_json
-from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, Process, by_process, speedup_interval
-from targets.errors import RuntimeMissingError
-from targets.registry import RuntimeInfo
+from profilers.statistics import Interval
 
 SCHEMA = 1
 CERTIFIED, MISSED, INCONCLUSIVE = "certified", "missed", "inconclusive"
 EXIT_CODES = {CERTIFIED: 0, MISSED: 3, INCONCLUSIVE: 6}
-
-
-@dataclass(frozen=True, slots=True)
-class Protocol:
-    """How much is measured for a certificate.
-
-    Where a process and a compilation happen to have their memory, and what the machine's other guests do, changes a
-    network's latency by several percent, much more than rounds of one compilation differ: processes are many and short.
-
-    Args:
-        processes: fresh worker processes, at least.
-        most_processes: and at most, while the interval is wider than ``half_width``.
-        null_processes: those that also time the dense network against itself.
-        half_width: relative half width of the interval at which measuring stops.
-        budget_s: no new process starts once these seconds have passed, two being the fewest; None for no limit.
-        spread_s: the first ``processes`` start evenly over these seconds. Shared machines change from minute to minute,
-            and the ratio with them: an interval speaks for the time that it was measured in.
-    """
-
-    processes: int = 12
-    most_processes: int = 40
-    null_processes: int = 8
-    half_width: float = 0.01
-    budget_s: float | None = None
-    spread_s: float = 0.0
-    confidence: float = 0.95
-    effort: Effort = field(
-        default_factory=lambda: Effort(warmups=2, rounds=10, seconds=1.0, compilations=3, patience_s=2.0)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessSamples:
-    """What one process measured: the compressed network in turns with dense, then perhaps dense in turns with itself.
-
-    Never three networks at once: a runtime's idle threads wait actively, and cost the others time.
-    """
-
-    compressed: Measurement
-    null: Measurement | None
-
-
-@dataclass(frozen=True, slots=True)
-class SpeedupEvidence:
-    """The measured speedup, and the same measurement of the dense network against itself.
-
-    Args:
-        speedup: over the undisturbed rounds.
-        speedup_all_rounds: over every round.
-        processes: every sample.
-        counted: those of the compressed network and of dense beside it that count.
-        span_s: seconds from the first process's start to the last one's end.
-        disturbed_fraction: of the rounds, those in which the cores were apart or something else had one.
-        is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
-    """
-
-    speedup: Interval
-    speedup_all_rounds: Interval
-    null: Interval
-    processes: tuple[ProcessSamples, ...]
-    counted: tuple[Process, ...]
-    disturbed_fraction: float
-    is_disturbed: bool
-    span_s: float = 0.0
-
-    @property
-    def noise_floor(self) -> float:
-        """How far from 1 the interval of the dense network against itself reaches."""
-        return max(abs(self.null.low - 1), abs(self.null.high - 1))
-
-    @property
-    def measured(self) -> list[Measurement]:
-        """Every measurement of every process."""
-        return [m for process in self.processes for m in (process.compressed, process.null) if m]
-
-    @property
-    def timed_s(self) -> float:
-        """Seconds of all runs that were timed."""
-        return float(sum(sum(m.samples_s) + sum(m.reference_s) for m in self.measured))
-
-    @property
-    def baseline_s(self) -> float:
-        """Median latency of the dense network over the rounds that count."""
-        return float(np.median(np.concatenate([dense_s for process in self.counted for _, dense_s in process])))
-
-    @property
-    def compressed_s(self) -> float:
-        """Median latency of the compressed network over the rounds that count."""
-        return float(np.median(np.concatenate([samples_s for process in self.counted for samples_s, _ in process])))
-
-    @property
-    def supported_fraction(self) -> float | None:
-        """Fraction of the compressed network's operations that the runtime's own kernels compute."""
-        return self.processes[-1].compressed.supported_fraction
-
-
-def measure_speedup(
-    bench: Bench,
-    dense: Path,
-    compressed: Path,
-    protocol: Protocol,
-    *,
-    seed: int,
-    stated_dense_s: float | None = None,
-    on_process: Callable[[int, int], None] | None = None,
-) -> SpeedupEvidence:
-    """Time both networks in turns in fresh processes, until the interval is narrow or processes or time are used up.
-
-    When to stop depends on the width alone, never on whether the claim would hold.
-
-    Args:
-        dense: what the compressed network is timed in turns with.
-        stated_dense_s: a dense latency to take instead of ``dense``'s own, where that network is not at hand.
-
-    Raises:
-        RuntimeMissingError: a network does not run.
-    """
-    processes: list[ProcessSamples] = []
-    groups = [[Candidate("compressed", compressed)], [Candidate("dense again", dense)]]
-    begun = time.monotonic()
-    end = begun + (np.inf if protocol.budget_s is None else protocol.budget_s)
-    while True:
-        number = len(processes)
-        due = begun + protocol.spread_s * min(number / max(1, protocol.processes - 1), 1)
-        time.sleep(max(0.0, min(due, end) - time.monotonic()))
-        wanted = groups if number < protocol.null_processes else groups[:1]
-        measured = bench.measure(Candidate("dense", dense), wanted, seed=seed + number, effort=protocol.effort)
-        processes.append(_process_samples([group[0] for group in measured], stated_dense_s))
-        if on_process:
-            on_process(len(processes), protocol.most_processes)
-        last = len(processes) >= (2 if time.monotonic() > end else protocol.most_processes)
-        if last or len(processes) >= protocol.processes:
-            evidence = evidence_of(processes, protocol, bench.nearest.seconds)
-            if last or (evidence.speedup.half_width <= protocol.half_width and not evidence.is_disturbed):
-                return replace(evidence, span_s=time.monotonic() - begun)
-
-
-def _process_samples(measured: Sequence[Measurement], stated_dense_s: float | None) -> ProcessSamples:
-    for measurement in measured:
-        if measurement.error:
-            raise RuntimeMissingError(f"The {measurement.label} network failed while it was timed: {measurement.error}")
-    compressed = measured[0]
-    if stated_dense_s is not None:
-        compressed = replace(compressed, reference_s=(stated_dense_s,) * len(compressed.samples_s))
-    return ProcessSamples(compressed, measured[1] if len(measured) > 1 else None)
-
-
-def evidence_of(
-    processes: Sequence[ProcessSamples], protocol: Protocol, nearest_s: float | None = None
-) -> SpeedupEvidence:
-    """What the processes show: intervals over the undisturbed rounds, or over all where there were too few.
-
-    Args:
-        nearest_s: the shortest distance of the cores known, in seconds.
-    """
-    compressed = [process.compressed for process in processes]
-    every, quiet = by_process(compressed, False), by_process(compressed, True, nearest_s)
-    is_disturbed = len(quiet) < max(2, protocol.processes // 2)
-    counted = every if is_disturbed else quiet
-    null = [process.null for process in processes if process.null]
-    quiet_null = by_process(null, True, nearest_s)
-    return SpeedupEvidence(
-        speedup_interval(counted, confidence=protocol.confidence),
-        speedup_interval(every, confidence=protocol.confidence),
-        speedup_interval(
-            quiet_null if len(quiet_null) > 1 else by_process(null, False), confidence=protocol.confidence
-        ),
-        tuple(processes),
-        tuple(counted),
-        1 - _rounds(quiet) / _rounds(every),
-        is_disturbed,
-    )
-
-
-def _rounds(processes: Sequence[Process]) -> int:
-    return sum(len(samples_s) for process in processes for samples_s, _ in process)
 
 
 def verdict(requested: float, speedup: Interval, noise_floor: float, is_disturbed: bool = False) -> str:
@@ -206,37 +24,6 @@ def verdict(requested: float, speedup: Interval, noise_floor: float, is_disturbe
     if speedup.low >= requested:
         return CERTIFIED
     return MISSED if speedup.high < requested and not is_disturbed else INCONCLUSIVE
-
-
-@dataclass(frozen=True, slots=True)
-class DenseTime:
-    """Latency of the uncompressed network on one runtime in one precision."""
-
-    runtime: str
-    precision: str
-    latency_s: float
-
-
-def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Path, *, seed: int) -> list[DenseTime]:
-    """The dense network on every installed runtime in every precision it has, fastest first.
-
-    Runtimes cannot share a process, so that they take turns by process: three visits each, median of medians.
-    """
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for visit in range(3):
-        for info in runtimes:
-            here = replace(bench, runtime=info, target=replace(bench.target, runtime=info.name))
-            groups = [[Candidate(f"dense {precision}", dense, precision)] for precision in info.precisions]
-            try:
-                effort = Effort(warmups=2, rounds=8, seconds=1.0, compilations=2)
-                measured = here.measure(Candidate("dense", dense), groups, seed=seed + visit, effort=effort)
-            except RuntimeMissingError:
-                continue  # another runtime that cannot run this network is no rival
-            for precision, (result,) in zip(info.precisions, measured, strict=True):
-                if not result.error:
-                    seconds.setdefault((info.name, precision), []).append(result.latency_s)
-    times = [DenseTime(*key, float(np.median(values))) for key, values in seconds.items()]
-    return sorted(times, key=lambda time: time.latency_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,9 @@ import onnx
 
 from pipeline.accuracy import Score, accuracy_record
 from pipeline.baseline import time_dense_everywhere
-from pipeline.certificate import (
-    Certificate,
-    ProcessSamples,
-    Protocol,
-    SpeedupEvidence,
-    measure_speedup,
-    verdict,
-)
+from pipeline.certificate import Certificate, verdict
 from pipeline.context import Run
+from pipeline.evidence import ProcessSamples, Protocol, SpeedupEvidence, measure_speedup
 from pipeline.graph import ExportedGraph
 from pipeline.hidden_costs import hidden_costs
 from pipeline.measuring import recall_distances

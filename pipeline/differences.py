@@ -5,6 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+INT8_STEPS = 0.1
+"""Root mean square, over the largest output, up to which outputs in int8 are those of the same network: a single value
+between two steps of 8 bits moves far, on another CPU as against torch."""
+
 
 def relative_differences(found: NDArray[Any], expected: NDArray[Any]) -> NDArray[Any]:
     """[n, …] absolute differences over the largest expected output.

@@ -1,6 +1,7 @@
 """The operating envelope of a bundle: its measured speedup where it was not certified, and where that falls short."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.certificate import INCONCLUSIVE, MISSED, Protocol, measure_speedup, verdict
+from pipeline.certificate import INCONCLUSIVE, MISSED, verdict
+from pipeline.evidence import Protocol, measure_speedup
 from pipeline.isa_parity import IsaPlace, check_isas, measure_isas
 from pipeline.release import CertificateRecord, read_bundle
 from pipeline.verifying.outputs import Golden, read_golden
@@ -223,7 +225,7 @@ def _bench(runtime: str, threads: int, batch_size: int, feeds: Mapping[str, NDAr
 def _measure_place(networks: Networks, certificate: CertificateRecord, place: Place, protocol: Protocol) -> Place:
     feeds = networks.batch(place.batch_size)
     fed = _bench(certificate.target.runtime, place.threads, place.batch_size, feeds)
-    with fed as bench, _neighbour(place.neighbour):
+    with fed as bench, _neighbour(bench.device.pinned_cpus(place.threads) if place.neighbour else ()):
         try:
             found = measure_speedup(bench, networks.dense, networks.compressed, protocol, seed=0)
         except RuntimeMissingError as error:  # a fixed batch size in the file is the usual reason
@@ -235,13 +237,15 @@ def _measure_place(networks: Networks, certificate: CertificateRecord, place: Pl
 
 
 @contextmanager
-def _neighbour(is_there: bool) -> Iterator[None]:
-    """Another process that computes all the time, while one is asked for."""
-    if not is_there:
+def _neighbour(cpus: Sequence[int]) -> Iterator[None]:
+    """Another process that computes all the time on the first of these processors, if there are any."""
+    if not cpus:
         yield
         return
     process = subprocess.Popen([sys.executable, "-I", "-c", BUSY])
     try:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, cpus[:1])
         yield
     finally:
         process.kill()

@@ -1,15 +1,14 @@
-"""The operating envelope as tables: a heat map, threads down and batch sizes across."""
+"""The operating envelope as a page: heat maps, what falls short, and older instruction sets."""
 
-from collections.abc import Mapping
+import json
 
-from pipeline.certificate import CERTIFIED, INCONCLUSIVE, MISSED
-from pipeline.envelope import NOT_POSSIBLE, Envelope, Place
+from pipeline.certificate import CERTIFIED, INCONCLUSIVE
+from pipeline.envelope import Envelope, Place
 from pipeline.isa_parity import IsaPlace
-from profilers.statistics import Interval
 from reports import formatting
-from reports.document import Column, KeyFigure, NextStep, Notice, Section, Summary, Table, Tone
-
-TONES: dict[str, Tone] = {CERTIFIED: "good", INCONCLUSIVE: "wary", MISSED: "bad"}
+from reports.document import Column, KeyFigure, NextStep, Notice, Section, Summary, Table
+from reports.records import EnvelopeFile
+from reports.sections.envelope import COLOURS, TONES, heat_maps, speedup_of
 
 
 def envelope_page(envelope: Envelope) -> Summary:
@@ -18,19 +17,15 @@ def envelope_page(envelope: Envelope) -> Summary:
     threads, batch = envelope.certified
     held = [place for place in envelope.places if place.status == CERTIFIED]
     short = [
-        Notice("warning", "Under the request", f"{where(place)}: {text(place)}, {requested} was asked for")
+        Notice("warning", "Under the request", f"{where(place)}: {speedup_of(place.speedup)}, asked for {requested}")
         for place in envelope.short
     ]
     unsure = [
-        Notice("warning", "Left open by the noise", f"{where(place)}: {text(place)}")
+        Notice("warning", "Left open by the noise", f"{where(place)}: {speedup_of(place.speedup)}")
         for place in envelope.places
         if place.status == INCONCLUSIVE
     ]
     fixed = ", ".join("x".join(map(str, shape)) for shape in envelope.sample_shape.values())
-    about = (
-        f"Green: the whole interval reaches {requested}. Red: none of it does. Yellow: the noise leaves it open. Every "
-        "place was measured against the dense network under the same conditions, both in turns."
-    )
     size = f"The bundle's files are made for inputs of {fixed}; for other sizes the run exported them anew."
     others = [
         Notice(
@@ -51,7 +46,7 @@ def envelope_page(envelope: Envelope) -> Summary:
             KeyFigure("Left open by the noise", str(len(unsure)), "places"),
         ),
         sections=(
-            Section("envelope", "Speedup by threads, batch and input size", (about, size), heat_maps(envelope)),
+            Section("envelope", "Speedup by threads, batch and input size", (COLOURS, size), maps_of(envelope)),
             *isa_section(envelope),
         ),
         next_steps=(
@@ -64,32 +59,9 @@ def envelope_page(envelope: Envelope) -> Summary:
     )
 
 
-def heat_maps(envelope: Envelope) -> tuple[Table, ...]:
-    """One table an input size without a neighbour, one with, as far as they were measured."""
-    found = []
-    for size in dict.fromkeys(place.input_size for place in envelope.places):
-        for neighbour, condition in ((False, "Alone"), (True, "Beside a busy neighbour")):
-            places = {
-                (p.threads, p.batch_size): p
-                for p in envelope.places
-                if (p.neighbour, p.input_size) == (neighbour, size)
-            }
-            if places:
-                found.append(_heat_map(condition + (f", input size {size}" if size else ""), places))
-    return tuple(found)
-
-
-def _heat_map(caption: str, places: Mapping[tuple[int, int], Place]) -> Table:
-    """Threads down, batch sizes across."""
-    batches = sorted({batch for _, batch in places})
-    threads = sorted({count for count, _ in places})
-    rows = [[places[count, batch] for batch in batches] for count in threads]
-    return Table(
-        caption,
-        (Column("Threads"), *(Column(f"Batch {batch}") for batch in batches)),
-        tuple((str(count), *(text(place) for place in row)) for count, row in zip(threads, rows, strict=True)),
-        tones=tuple(("", *(TONES.get(place.status, "") for place in row)) for row in rows),
-    )
+def maps_of(envelope: Envelope) -> tuple[Table, ...]:
+    """Its heat maps, as reports show them."""
+    return heat_maps(EnvelopeFile.model_validate_json(json.dumps(envelope.to_json())).places)
 
 
 def isa_section(envelope: Envelope) -> tuple[Section, ...]:
@@ -125,7 +97,7 @@ def isa_table(envelope: Envelope) -> Table:
                 apart(place),
                 formatting.milliseconds(place.latency_s),
                 f"{place.slowdown:.2f}x",
-                _interval(place.speedup),
+                speedup_of(place.speedup),
                 ", ".join(place.kernels) if place.kernels else "it does not tell",
             )
             for place in rows
@@ -145,14 +117,3 @@ def where(place: Place) -> str:
     words += [f"input size {place.input_size}"] if place.input_size else []
     words += ["beside a busy neighbour"] if place.neighbour else []
     return ", ".join(words)
-
-
-def text(place: Place) -> str:
-    """``3.02x (2.95-3.10)``."""
-    if place.speedup is None:
-        return NOT_POSSIBLE
-    return _interval(place.speedup)
-
-
-def _interval(speedup: Interval) -> str:
-    return f"{formatting.speedup(speedup.value)} ({formatting.interval(speedup.low, speedup.high)})"

@@ -5,10 +5,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.certificate import CERTIFIED, EXIT_CODES
+from pipeline.bundle import MANIFEST
+from pipeline.certificate import CERTIFIED, EXIT_CODES, INCONCLUSIVE
 from pipeline.checks import Check, check, first_failure
-from pipeline.release import Release, read_bundle, read_release
+from pipeline.release import CertificateRecord, Release, read_bundle, read_release
 from pipeline.release_changes import Figure, compare, number
+from pipeline.run_folder import file_digest
+from pipeline.verified import Verified
 from reports import formatting
 from targets.errors import AccuracyError, ArtifactError, SpeedupError
 
@@ -61,8 +64,11 @@ class Verdict:
         }
 
 
-def pass_gate(bundle: Path, limits: Limits, against: Path | None = None) -> Verdict:
+def pass_gate(bundle: Path, limits: Limits, against: Path | None = None, verified: Verified | None = None) -> Verdict:
     """Hold a bundle against limits, and against another release.
+
+    Args:
+        verified: what was found on the device, which a proxy's certificate needs.
 
     Raises:
         ConfigError: there is no such bundle or release.
@@ -72,10 +78,12 @@ def pass_gate(bundle: Path, limits: Limits, against: Path | None = None) -> Verd
         other = read_release(against) if against else None
     except ArtifactError as error:
         return Verdict(bundle, (Check("unaltered", "failed", "as certified", str(error), ARTIFACT),), None)
-    return Verdict(bundle, tuple(_checks(bundle, release, limits, other)), release)
+    return Verdict(bundle, tuple(_checks(bundle, release, limits, other, verified)), release)
 
 
-def _checks(bundle: Path, release: Release, limits: Limits, other: Release | None) -> Iterator[Check]:
+def _checks(
+    bundle: Path, release: Release, limits: Limits, other: Release | None, verified: Verified | None
+) -> Iterator[Check]:
     """Altered, then wrong, then unproven, then slow, then large."""
     certificate = release.certificate
     changes = compare(other, release) if other else None
@@ -87,6 +95,8 @@ def _checks(bundle: Path, release: Release, limits: Limits, other: Release | Non
     code = EXIT_CODES[certificate.status]
     asked = f"{CERTIFIED} at {formatting.requested(certificate.requested_speedup)}"
     yield check("certificate", code == 0, asked, certificate.status, code)
+    if certificate.proxy:
+        yield _proxy(bundle, certificate, verified)
     if limits.min_speedup is not None:
         bounds = (certificate.ci_low, certificate.ci_high)
         found = number("ratio", certificate.measured_speedup, bounds)
@@ -102,6 +112,28 @@ def _checks(bundle: Path, release: Release, limits: Limits, other: Release | Non
         size = (bundle / "model.onnx").stat().st_size
         asked, found = f"at most {limits.max_size_mb:g} MB", number("bytes", size)
         yield check("size", size <= 1e6 * limits.max_size_mb, asked, found, ARTIFACT)
+
+
+def _proxy(bundle: Path, certificate: CertificateRecord, verified: Verified | None) -> Check:
+    """Whether a certificate of another host was verified on a device that it is for."""
+    asked = "measured on the target, or a proxy with a record of `pipeline verify` there: --verified RECORD"
+    obstacle = _obstacle(bundle, certificate, verified) if verified else "no record"
+    found = f"a proxy, {obstacle or f'verified on {verified and verified.host.model}'}"
+    return check("proxy", not obstacle, asked, found, EXIT_CODES[INCONCLUSIVE])
+
+
+def _obstacle(bundle: Path, certificate: CertificateRecord, verified: Verified) -> str:
+    """Why a record does not speak for a proxy; empty if it does."""
+    vendor, host = certificate.target.vendor, verified.host
+    if verified.manifest_sha256 != file_digest(bundle / MANIFEST):
+        return "and the record is of another bundle"
+    if verified.exit_code:
+        return f"and the record says {verified.status}"
+    if verified.speedup is None or verified.speedup.requested_speedup < certificate.requested_speedup:
+        return f"and the record does not claim {formatting.requested(certificate.requested_speedup)}"
+    if vendor not in ("any", host.vendor) or host.id == certificate.host.id:
+        return f"and the record is of {host.model}, which is not what the target names"
+    return ""
 
 
 def _accuracy(release: Release, most: float) -> Check:

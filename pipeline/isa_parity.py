@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.certificate import Protocol, measure_speedup, verdict
+from pipeline.certificate import verdict
+from pipeline.evidence import Protocol, measure_speedup
 from pipeline.verifying.outputs import Golden
 from profilers.measure import Bench, Candidate
 from profilers.statistics import Interval
@@ -87,7 +88,7 @@ def measure_isas(
     for number, (isa, limited) in enumerate(zip(ways, benches, strict=True)):
         on_place(number, len(ways))
         evidence = measure_speedup(limited, dense, compressed, protocol, seed=0)
-        difference = golden.difference(limited.infer(model, golden.feeds))
+        difference, _ = golden.differences(limited.infer(model, golden.feeds))
         kernels = limited.layer_times(model).kernels
         found.append(
             IsaPlace(

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from pipeline.context import Run
-from pipeline.differences import relative_differences
+from pipeline.differences import INT8_STEPS, relative_differences
 from pipeline.models.base import Feeds
 from profilers.measure import Candidate
 from targets.errors import ArtifactError
@@ -57,7 +57,7 @@ class Tolerance:
     typical: float = 1e-3
 
 
-ROUNDING, INT8_STEPS = Tolerance(), Tolerance(largest=float("inf"), typical=0.1)
+ROUNDING, ROUNDING_TO_INT8 = Tolerance(), Tolerance(largest=float("inf"), typical=INT8_STEPS)
 
 
 def golden_inputs(run: Run, count: int) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Tasks on a ray cluster. joblib's ray backend hands nothing out before everything is done, so that it is not used."""
 
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -21,7 +22,7 @@ class RayCluster:
         retries: times that ray repeats a task whose worker died.
 
     Raises:
-        ConfigError: an address without a port.
+        ConfigError: an address without a port, or a count of workers where a cluster has its own.
         RuntimeMissingError: ray is not installed, or nothing answers at the address.
     """
 
@@ -32,12 +33,14 @@ class RayCluster:
             raise RuntimeMissingError("ray is not installed: pip install 'spdy-edge[ray]'") from None
         self._ray: Any = ray
         self._retries = retries
+        if count and (address or os.environ.get("RAY_ADDRESS")):
+            raise ConfigError("--workers is for workers that ray starts on this machine: the cluster has its own.")
         settings: dict[str, Any] = {"address": address} if address else {"num_cpus": count}
         try:
             if address:
                 _knock(address)
             ray.init(**settings, ignore_reinit_error=True, logging_level=logging.ERROR, log_to_driver=False)
-        except (OSError, RuntimeError, ImportError) as error:
+        except (OSError, RuntimeError, ImportError, ValueError) as error:
             raise RuntimeMissingError(
                 f"No ray cluster answers at {address or 'RAY_ADDRESS or on this machine'} ({error}). Start one with "
                 "`ray start --head`, and more workers, this machine among them, with `ray start --address HOST:6379`."

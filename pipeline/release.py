@@ -59,6 +59,7 @@ class Deployment(_Record):
     runtime: str
     threads: int
     batch_size: int
+    vendor: str = "any"
     precedence: bool = False
 
 
@@ -67,12 +68,20 @@ class CertifiedHost(_Record):
 
     id: str
     model: str
+    vendor: str = ""
 
 
 class FileBytes(_Record):
     """Bytes of model.onnx."""
 
     compressed_onnx: int = Field(ge=0)
+
+
+class Deployed(_Record):
+    """What one network costs in a process of its own; None is not measured."""
+
+    p99_s: float | None = None
+    peak_rss_bytes: int | None = None
 
 
 class CertificateRecord(_Record):
@@ -97,6 +106,12 @@ class CertificateRecord(_Record):
     licence_note: str
     versions: dict[str, str]
     file_bytes: FileBytes
+    deployment: dict[str, Deployed] = {}
+
+    @property
+    def deployed(self) -> Deployed:
+        """What the compressed network costs."""
+        return self.deployment.get("compressed", Deployed())
 
 
 class _PlannedUnit(_Record):

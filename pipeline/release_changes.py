@@ -44,7 +44,26 @@ class Figure:
         return (
             number(self.kind, self.before, self.before_interval),
             number(self.kind, self.after, self.after_interval),
-            _change(self.kind, self.before, self.after),
+            _change(self.kind, self.before, self.after, self.change_interval),
+        )
+
+    @property
+    def change_interval(self) -> tuple[float, float] | None:
+        """Of what `texts` says of the change: after over before less one, of fractions the difference.
+
+        Distances of the bounds add as squares, those of ratios in logarithms (MOVER, Zou & Donner, 2008).
+        """
+        if self.before_interval is None or self.after_interval is None:
+            return None
+        scale, back = (float, float) if self.kind == "fraction" else (math.log, math.expm1)
+        before, after = scale(self.before), scale(self.after)
+        (low, high), (new_low, new_high) = (
+            tuple(map(scale, bounds)) for bounds in (self.before_interval, self.after_interval)
+        )
+        change = after - before
+        return (
+            back(change - math.hypot(after - new_low, high - before)),
+            back(change + math.hypot(new_high - after, before - low)),
         )
 
 
@@ -123,7 +142,7 @@ class Changes:
         return {
             "before": self.before.name,
             "after": self.after.name,
-            "figures": [asdict(figure) for figure in self.figures],
+            "figures": [asdict(figure) | {"change_interval": figure.change_interval} for figure in self.figures],
             "units": None if self.units is None else [unit.to_json() for unit in self.units],
             "facts": [asdict(fact) for fact in self.facts],
             "regressions": [figure.name for figure in self.regressions],
@@ -137,12 +156,19 @@ def compare(before: Release, after: Release) -> Changes:
         _speedup(before, after),
         _accuracy(before, after),
         Figure("latency", "seconds", one.compressed.latency_s, two.compressed.latency_s),
+        *_deployed("latency of the slowest in 100", "seconds", one.deployed.p99_s, two.deployed.p99_s),
+        *_deployed("peak memory", "bytes", one.deployed.peak_rss_bytes, two.deployed.peak_rss_bytes),
         Figure("dense latency", "seconds", one.baseline.latency_s, two.baseline.latency_s),
         Figure("speedup over best dense", "ratio", one.speedup_over_best_dense, two.speedup_over_best_dense),
         Figure("sparsity", "fraction", one.compressed.sparsity, two.compressed.sparsity),
         Figure("model file", "bytes", one.file_bytes.compressed_onnx, two.file_bytes.compressed_onnx),
     )
     return Changes(before, after, figures, _units(before, after), tuple(_facts(before, after)))
+
+
+def _deployed(name: str, kind: Kind, before: float | None, after: float | None) -> list[Figure]:
+    """The figure, if both were measured."""
+    return [] if before is None or after is None else [Figure(name, kind, before, after)]
 
 
 def judge(before: Interval, after: Interval) -> Verdict:
@@ -256,11 +282,11 @@ def number(kind: Kind, value: float, interval: tuple[float, float] | None = None
     return f"{text} ({bounds})" if bounds else text
 
 
-def _change(kind: Kind, before: float, after: float) -> str:
-    if kind == "fraction":
-        return f"{formatting.points(after - before, 2)} points"
-    share = after / before - 1 if before else 0.0
-    return f"{formatting.points(share)}%"
+def _change(kind: Kind, before: float, after: float, interval: tuple[float, float] | None) -> str:
+    digits, unit = (2, " points") if kind == "fraction" else (1, "%")
+    change = after - before if kind == "fraction" else after / before - 1 if before else 0.0
+    bounds = " to ".join(formatting.points(bound, digits) for bound in interval) if interval else ""
+    return formatting.points(change, digits) + unit + (f" ({bounds})" if bounds else "")
 
 
 def level_text(level: Level | None) -> str:

@@ -31,7 +31,7 @@ from pipeline.first_look import first_look
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_version
-from pipeline.parity import INT8_STEPS, ROUNDING, check_exports, write_golden
+from pipeline.parity import ROUNDING, ROUNDING_TO_INT8, check_exports, write_golden
 from pipeline.plan import coefficients_of, load_plan, save_plan
 from pipeline.probing import probe_runtimes
 from pipeline.provenance.model_card import write_model_card
@@ -276,7 +276,7 @@ def export_stage(run: Run) -> None:
         record = finish_file(model_path, record, run.units, plan, run.ranges)
         in_int8(run, model, plan)
         export_openvino_ir(model_path, ir_path)
-        tolerance = INT8_STEPS if int8_layers(run.units, plan) else ROUNDING
+        tolerance = ROUNDING_TO_INT8 if int8_layers(run.units, plan) else ROUNDING
         parities = check_exports(run, model, model_path, ir_path, tolerance)
         write_golden(run, model_path, run.folder.file("golden.safetensors"))
         data = {"export": asdict(record), "zeros": zeros, "parity": [asdict(parity) for parity in parities]}
@@ -327,6 +327,9 @@ def report_stage(run: Run) -> None:
             write_atomically(folder.file(name), content.encode())
         if run.config.ship_sample:
             _write_sample(run, folder.file(SAMPLE))
+        for name in ENVELOPE:  # of the bundle that is about to be replaced
+            if folder.file(name).exists():
+                folder.file(name).replace(folder.file(f"earlier-{name}"))
         write_reports(folder.path, folder.path)
         origin = provenance(run)
         write_sbom(folder.file("sbom.cdx.json"), folder.file("model.onnx"), certificate, origin)
@@ -364,6 +367,9 @@ def _sign(run: Run, bundle: Path) -> None:
     if found is None or found.fingerprint != fingerprint(key.public_key()):
         run.reporter.say(f"signed by {sign_bundle(bundle, key).fingerprint}")
 
+
+ENVELOPE = ("bundle.envelope.json", "bundle.envelope.html")
+"""Where `pipeline envelope` puts what it measured of a run's bundle."""
 
 STAGES: dict[str, Callable[[Run], None]] = {
     "probe": probe_stage,

@@ -50,7 +50,7 @@ def _energy_between(before: Any, after: Any) -> Optional[float]:
     for package, (end_uj, range_uj) in after.items():
         spent_uj = end_uj - before[package][0]
         total_uj += spent_uj if spent_uj >= 0 else spent_uj + range_uj
-    return total_uj * 1e-6
+    return total_uj * 1e-6 or None  # a counter that stands still tells nothing
 
 
 def _cgroup_throttling(root: str) -> State:

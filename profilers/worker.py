@@ -88,8 +88,16 @@ def main() -> None:
         measure_groups(job, runtime, np, distance, emit)
     else:
         {"layers": layer_times, "infer": infer, "alone": alone, "support": support}[job["task"]](job, runtime, np, emit)
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    emit({"event": "done", "peak_rss_bytes": peak_kib * 1024, "versions": runtime.versions()})
+    emit({"event": "done", "peak_rss_bytes": peak_rss_bytes(), "versions": runtime.versions()})
+
+
+def peak_rss_bytes() -> int:
+    """Most memory that this process held; Linux's rusage counts what its parent held before it started this one."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def take_precedence() -> None:

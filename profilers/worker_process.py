@@ -50,15 +50,18 @@ def worker_events(command: Sequence[str], job: str, timeout_s: float, device: De
                     break
                 if line is None or not line.endswith("\n"):  # cut off in the middle
                     break
-                event = json.loads(line)
+                begins = line.find('{"event"')
+                if begins < 0:  # what a device's shell says as it starts
+                    continue
+                event = json.loads(line[begins:])
                 yield event
                 if event["event"] == "done":
                     return
                 group = event.get("group", group)
-            code, words = _end(process), _last_words(log)
+            code, words = _end(process), _all_words(log)
             if trouble := device.trouble(code, words):
                 raise trouble
-            yield {"event": "died", "group": group, "error": error or f"worker ended ({code}): {words}"}
+            yield {"event": "died", "group": group, "error": error or f"worker ended ({code}): {_last_words(words)}"}
         finally:
             process.kill()
             process.wait()
@@ -90,7 +93,11 @@ def _send(stream: Any, job: str) -> None:
         pass  # the worker is gone; the end of its output says so
 
 
-def _last_words(log: Any, characters: int = 600) -> str:
+def _all_words(log: Any) -> str:
     log.seek(0)
-    lines = [line for line in log.read().splitlines() if line.strip()]
+    return str(log.read())
+
+
+def _last_words(words: str, characters: int = 600) -> str:
+    lines = [line for line in words.splitlines() if line.strip()]
     return (lines[-1] if lines else "it said nothing")[-characters:]

@@ -284,6 +284,33 @@ class BaselineFile(Record):
     speedup: Number = None
 
 
+class SpeedupInterval(Record):
+    """A measured speedup."""
+
+    value: Number = None
+    low: Number = None
+    high: Number = None
+
+
+class EnvelopePlace(Record):
+    """One way to use the network, and the speedup there; none where the runtime cannot run it so."""
+
+    threads: Count = 0
+    batch_size: Count = 0
+    neighbour: bool = False
+    status: str = ""
+    speedup: SpeedupInterval | None = None
+    input_size: Count | None = None
+
+
+class EnvelopeFile(Record):
+    """The operating envelope of the run's bundle."""
+
+    FILE: ClassVar[str] = "bundle.envelope.json"
+
+    places: list[EnvelopePlace] = []
+
+
 class HistoryPoint(Record):
     """One point of a correction or a training."""
 
@@ -366,6 +393,7 @@ class Run:
     training: TrainingFile
     capability: CapabilityFile
     run: RunFile
+    envelope: EnvelopeFile
     absent: frozenset[str]
 
 
@@ -384,6 +412,7 @@ FILES: tuple[str, ...] = tuple(
         TrainingFile,
         CapabilityFile,
         RunFile,
+        EnvelopeFile,
     )
 )
 
@@ -417,6 +446,7 @@ def read_run(run_folder: Path) -> Run:
         training=_read(run_folder, TrainingFile, TrainingFile.FILE),
         capability=_read(run_folder, CapabilityFile, CapabilityFile.FILE),
         run=_read(run_folder, RunFile, RunFile.FILE),
+        envelope=_read(run_folder, EnvelopeFile, EnvelopeFile.FILE),
         absent=absent,
     )
 

@@ -6,6 +6,7 @@ from reports.document import Summary
 from reports.records import Run, read_run
 from reports.sections.advice import next_steps
 from reports.sections.deployment import deployment_section
+from reports.sections.envelope import envelope_section
 from reports.sections.environment import host_section, probe_section
 from reports.sections.layers import plan_section
 from reports.sections.prediction import prediction_section, search_section
@@ -17,6 +18,7 @@ SECTIONS = (
     speed_section,
     latency_section,
     deployment_section,
+    envelope_section,
     accuracy_section,
     plan_section,
     prediction_section,

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.certificate import Protocol
 from pipeline.cli import main
+from pipeline.evidence import Protocol
 from pipeline.verifying.verify import VerifyOptions
 from profilers.measure import Effort
 

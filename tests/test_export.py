@@ -23,7 +23,7 @@ from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.models.resnet import Bottleneck, CifarResNet, ImageNetResNet
 from pipeline.models.tracing import trace_units
-from pipeline.parity import INT8_STEPS, ParityRecord, check_parity, compare_outputs
+from pipeline.parity import ROUNDING_TO_INT8, ParityRecord, check_parity, compare_outputs
 from targets.errors import ArtifactError
 from targets.levels import DENSE, Level
 from tests.deepsparse_engine import fraction_and_outputs
@@ -174,12 +174,12 @@ def test_int8_may_move_single_values_but_not_all():
     expected = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
     moved = expected.copy()
     moved[3, 4] += np.abs(expected).max()
-    record = compare_outputs("openvino", "model.onnx", expected, moved, INT8_STEPS)
+    record = compare_outputs("openvino", "model.onnx", expected, moved, ROUNDING_TO_INT8)
     assert record.max_rel == pytest.approx(1)
     assert record.typical_rel == pytest.approx(1 / np.sqrt(640), rel=0.01)
     for found in (moved[::-1], np.full_like(expected, np.inf)):
         with pytest.raises(ArtifactError, match="in the mean"):
-            compare_outputs("openvino", "model.onnx", expected, found, INT8_STEPS)
+            compare_outputs("openvino", "model.onnx", expected, found, ROUNDING_TO_INT8)
     with pytest.raises(ArtifactError, match="in the mean"):
         compare_outputs("openvino", "model.onnx", expected, moved)
 

@@ -71,7 +71,7 @@ def toml_template(name: str) -> str:
 def _entry(key: str, field: FieldInfo) -> str:
     kind = plain_type(field.annotation)
     about = "; ".join([field.description or key, *_limits(field, kind)])
-    comment = textwrap.fill(about, WIDTH, initial_indent="# ", subsequent_indent="# ")
+    comment = textwrap.fill(about, WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
     if field.is_required():
         return f"{comment}\n{key} = 3.0\n"
     least = [limit.ge for limit in field.metadata if hasattr(limit, "ge")]

@@ -71,7 +71,7 @@ def envelope(
     from dataclasses import replace
 
     from pipeline.envelope import QUICK, measure_envelope
-    from pipeline.envelope_page import envelope_page, heat_maps, isa_table
+    from pipeline.envelope_page import envelope_page, isa_table, maps_of
     from pipeline.files import write_where_asked
     from reports.html import render_html
 
@@ -91,7 +91,7 @@ def envelope(
     page = envelope_page(found)
     write_where_asked(base.with_name(base.name + ".json"), json.dumps(found.to_json(), indent=1))
     write_where_asked(base.with_name(base.name + ".html"), render_html(page))
-    for table in (*heat_maps(found), *([isa_table(found)] if found.isas else [])):
+    for table in (*maps_of(found), *([isa_table(found)] if found.isas else [])):
         reporter.say(table.caption)
         shown = Table(*(column.title for column in table.columns))
         for row, tones in zip(table.rows, table.tones, strict=True):
@@ -99,5 +99,20 @@ def envelope(
             shown.add_row(*(f"[{COLOURS[t]}]{escape(c)}[/{COLOURS[t]}]" if t else escape(c) for c, t in cells))
         reporter.table(shown)
     reporter.stage(f"{page.headline}: {escape(str(base))}.html")
+    if out is None:
+        _renew_report(bundle.resolve().parent, reporter)
     if as_json:
         click.echo(json.dumps({"status": "done", "exit_code": 0, **found.to_json()}))
+
+
+def _renew_report(folder: Path, reporter: Reporter) -> None:
+    """Have the report of a run folder show the envelope; the bundle's own stays as it was certified."""
+    from reports.errors import ReportError
+    from reports.write import write_reports
+
+    if not (folder / "run.json").exists():
+        return
+    try:
+        write_reports(folder, folder)
+    except (ReportError, ModuleNotFoundError) as error:
+        reporter.warn(f"the run's report does not show the envelope: {error}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from pipeline.commands.options import as_json_option
+from pipeline.commands.options import as_json_option, public_key_option
 from pipeline.commands.tables import checks_table
 from pipeline.console import Reporter
 
@@ -26,6 +26,8 @@ def _limit(context: click.Context, option: click.Parameter, value: float | None)
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), help="another release that it must not be worse than")
+@click.option("--verified", type=click.Path(path_type=Path), help="record of `pipeline verify`, which a proxy needs")
+@public_key_option
 @click.option("--min-speedup", type=float, callback=_limit, help="that the speedup's whole interval reaches")
 @click.option("--max-drop", type=float, callback=_limit, help="accuracy points that may be lost, such as 1.0")
 @click.option("--max-latency-ms", type=float, callback=_limit, help="median latency of the compressed network")
@@ -35,6 +37,8 @@ def _limit(context: click.Context, option: click.Parameter, value: float | None)
 def gate(
     bundle: Path,
     against: Path | None,
+    verified: Path | None,
+    public_key: Path | None,
     min_speedup: float | None,
     max_drop: float | None,
     max_latency_ms: float | None,
@@ -48,17 +52,20 @@ def gate(
     pipeline gate runs/release/bundle --min-speedup 2.5 --max-drop 1
     pipeline gate runs/release/bundle --against runs/last/bundle --junit gate.xml
 
-    Without options the bundle must be unaltered and certified. --against, which takes a bundle, a run folder or a
+    Without options the bundle must be unaltered and certified, on a CPU of the target's vendor: a proxy needs
+    --verified, the record of a verification on the device. --against, which takes a bundle, a run folder or a
     certificate, fails only where the intervals of speedup or accuracy part, and skips what was measured under other
     conditions. Where GITHUB_STEP_SUMMARY is set, a summary goes there.
 
     The first check that fails gives the exit code, in this order: unaltered and of a version that is known (5),
-    accuracy (4), certificate (3 missed, 6 inconclusive), speedup and latency (3), size (5).
+    accuracy (4), certificate (3 missed, 6 inconclusive), proxy (6), speedup and latency (3), size (5).
     """
     from pipeline.gate import Limits, pass_gate
     from pipeline.gate_records import append_summary, write_junit
+    from pipeline.verified import read_verified
 
-    verdict = pass_gate(bundle, Limits(min_speedup, max_drop, max_latency_ms, max_size_mb), against)
+    limits = Limits(min_speedup, max_drop, max_latency_ms, max_size_mb)
+    verdict = pass_gate(bundle, limits, against, read_verified(verified, public_key) if verified else None)
     if junit:
         write_junit(verdict, junit)
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):

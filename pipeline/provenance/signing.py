@@ -138,6 +138,19 @@ def sign_file(path: Path, key: Ed25519PrivateKey) -> Path:
     return beside
 
 
+def verify_file(path: Path, public_key: Path) -> None:
+    """Check the signature beside a file.
+
+    Raises:
+        ArtifactError: there is none, or it is not this key's of this content.
+        ConfigError: the public key cannot be read.
+    """
+    trusted = load_public_key(public_key)
+    signature = _read(path.with_name(f"{path.name}.{SIGNATURE}"))
+    if signature is None or not _is_valid(signature, trusted, path.read_bytes()):
+        raise ArtifactError(f"{path} is not signed by {public_key}, or was altered after signing. Verify again.")
+
+
 def _sign(key: Ed25519PrivateKey, content: bytes) -> Signature:
     public = key.public_key()
     return Signature(_pem(public), fingerprint(public), base64.b64encode(key.sign(content)).decode())
@@ -149,7 +162,10 @@ def read_signature(bundle: Path) -> Signature | None:
     Raises:
         ArtifactError: it is broken or another version's.
     """
-    path = bundle / SIGNATURE
+    return _read(bundle / SIGNATURE)
+
+
+def _read(path: Path) -> Signature | None:
     if not path.exists():
         return None
     try:

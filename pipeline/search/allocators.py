@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.search.budget_dp import InfeasibleBudget, solve_budget
 from pipeline.search.error_models import ERROR_MODELS, fitted_coefficients
 from pipeline.search.evolution import Ladders, evolve
-from pipeline.search.losses import Evaluate
+from pipeline.search.losses import Evaluate, LossMemory, race
 from pipeline.search.spdy import Knobs, Progress, TraceRow, search
 from pipeline.search.surrogate import model_search
 from targets.levels import Level
@@ -35,7 +35,8 @@ class Problem:
         rng: the source of chance; they need it too.
         error_model: what ``spdy`` multiplies its coefficients with, a key of `ERROR_MODELS`.
         knobs: how they search.
-        start: [units] a former round's plan, perhaps for another budget; ``spdy-evolution`` goes on from it.
+        start: [units] a former round's plan, perhaps for another budget; ``spdy-evolution`` and ``surrogate`` go on
+            from it.
     """
 
     unit_names: tuple[str, ...]
@@ -93,14 +94,48 @@ class Allocation:
 
 
 def spdy(problem: Problem) -> Allocation:
-    """Sensitivities learned by search on the calibration set; begins with what the measured errors say of them."""
+    """Sensitivities learned by search on the calibration set; begins with what the measured errors say of them.
+
+    The last evaluation is that of the least sum of measured errors, which the error model may not be able to express:
+    the better plan counts.
+    """
     evaluate, rng = _searching(problem)
     measured, costs = problem.rows(problem.errors), problem.rows(problem.costs)
     errors = ERROR_MODELS[problem.error_model](measured)
     knobs = problem.knobs or Knobs()
-    knobs = replace(knobs, extra_starts=(*knobs.extra_starts, fitted_coefficients(errors, measured)))
-    found = search(errors, costs, problem.budget_s, evaluate, rng, knobs)
-    return Allocation(found.choice, found.loss, found.coefficients, found.trace)
+    memory, most = knobs.memory or LossMemory(), knobs.max_evaluations
+    found = search(
+        errors,
+        costs,
+        problem.budget_s,
+        evaluate,
+        rng,
+        replace(
+            knobs,
+            memory=memory,
+            max_evaluations=most if most is None else max(1, most - 1),
+            extra_starts=(*knobs.extra_starts, fitted_coefficients(errors, measured)),
+        ),
+    )
+    ours = Allocation(found.choice, found.loss, found.coefficients, found.trace)
+    return ours if most == 1 else _better(ours, dynamic_program(problem).choice, evaluate, memory, knobs)
+
+
+def _better(
+    ours: Allocation, rival: NDArray[np.int64], evaluate: Evaluate, memory: LossMemory, knobs: Knobs
+) -> Allocation:
+    """The allocation, or its rival with the same coefficients if that has the lower loss."""
+    assert ours.loss is not None
+    plan, trace = tuple(rival.tolist()), ours.trace
+    loss = memory.recall(plan, ours.loss)
+    if loss is None:
+        (judgement,) = race([plan], evaluate, ours.loss)
+        memory.store(plan, judgement)
+        loss = judgement.loss
+        trace = (*trace, TraceRow(len(trace) + 1, loss, min(loss, ours.loss), "given", 0))
+        if knobs.on_progress is not None:
+            knobs.on_progress(Progress(min(loss, ours.loss), len(trace), 0))
+    return replace(ours, trace=trace) if loss >= ours.loss else Allocation(rival, loss, ours.coefficients, trace)
 
 
 def spdy_evolution(problem: Problem) -> Allocation:
@@ -130,10 +165,13 @@ def spdy_evolution(problem: Problem) -> Allocation:
 
 
 def surrogate(problem: Problem) -> Allocation:
-    """Sensitivities fitted to the losses of plans that a model proposes; begins with the least sum of errors."""
+    """Sensitivities fitted to the losses of plans that a model proposes.
+
+    Begins with the least sum of errors, or with a former round's plan, brought to the new budget.
+    """
     evaluate, rng = _searching(problem)
     rows = problem.rows(problem.errors), problem.rows(problem.costs)
-    found = model_search(*rows, problem.budget_s, evaluate, rng, problem.knobs)
+    found = model_search(*rows, problem.budget_s, evaluate, rng, problem.knobs, problem.start)
     return Allocation(found.choice, found.loss, found.coefficients, found.trace)
 
 

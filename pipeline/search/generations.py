@@ -17,10 +17,10 @@ class Generations:
         evaluate: losses of plans.
         knobs: limits, progress and memory.
         phase: what the trace calls these evaluations.
-        plan: to begin with, of which the memory may know the loss; none for the best of the first generation.
+        plan: to begin with, of which the memory may know the loss.
     """
 
-    def __init__(self, evaluate: Evaluate, knobs: Knobs, phase: str, plan: Plan = ()) -> None:
+    def __init__(self, evaluate: Evaluate, knobs: Knobs, phase: str, plan: Plan) -> None:
         self.memory = knobs.memory or LossMemory()
         known = self.memory.recall(plan, math.inf)
         self.plan, self.loss = plan, math.inf if known is None else known

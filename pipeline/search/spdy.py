@@ -24,8 +24,8 @@ class TraceRow(NamedTuple):
     """One evaluation. A loss above the incumbent's may be that of a part of the calibration set, a lower bound, or just
     above it where more was not asked.
 
-    ``phase`` is ``given``, ``random``, ``neighbourhood`` or ``evolution``; ``neighbourhood`` the number of coefficients
-    drawn again, in evolution that of units changed.
+    ``phase`` is ``given``, ``random``, ``neighbourhood``, ``evolution`` or ``surrogate``; ``neighbourhood`` the number
+    of coefficients drawn again, in the last two that of units changed.
     """
 
     evaluation: int

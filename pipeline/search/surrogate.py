@@ -96,11 +96,11 @@ def model_search(
     evaluate: Evaluate,
     rng: np.random.Generator,
     knobs: Knobs | None = None,
+    start: Sequence[int] | None = None,
 ) -> Modelled:
     """Ask a model for plans, judge them, fit the model anew; where it repeats itself, mutants of the best plan help.
 
-    The first plan is that of the first extra start's weights, or of the least sum of errors. Ends after
-    ``knobs.max_evaluations``, or once ``knobs.patience`` evaluations brought no improvement.
+    Ends after ``knobs.max_evaluations``, or once ``knobs.patience`` evaluations brought no improvement.
 
     Args:
         errors: see `Surrogate`.
@@ -108,21 +108,23 @@ def model_search(
         budget: see `Surrogate`.
         evaluate: losses of plans.
         rng: the only source of chance.
-        knobs: limits, progress, an extra start, and memory, whose losses of former rounds the model learns from.
+        knobs: limits, progress and memory, whose losses of former rounds the model learns from.
+        start: [units] a plan to begin with, brought to the budget; None for that of the least sum of errors.
 
     Raises:
         InfeasibleBudget: no plan meets the budget.
     """
-    knobs = knobs or Knobs()
     surrogate, ladders = Surrogate(errors, costs, budget), Ladders(errors, costs, budget)
-    first = np.asarray(knobs.extra_starts[0] if knobs.extra_starts else np.ones(surrogate.units), dtype=np.float64)
-    found = Generations(evaluate, knobs, "surrogate", surrogate.best_plan(first))
+    first = surrogate.best_plan(np.ones(surrogate.units))  # says so if the budget cannot be met
+    if start is not None:
+        first = ladders.plan(ladders.repaired(ladders.place(start)))
+    found = Generations(evaluate, knobs or Knobs(), "surrogate", first)
     generation = {found.plan: 0} if np.isinf(found.loss) else _proposals(surrogate, ladders, found, rng)
     while generation:
         found.judge(generation)
         generation = _proposals(surrogate, ladders, found, rng)
     losses = _above_zero(found.memory.losses())
-    weights = surrogate.fit(losses, np.ones(len(losses))) if losses else np.ones(surrogate.units)
+    weights = surrogate.fit(losses, np.ones(len(losses))) if len(losses) > 1 else np.ones(surrogate.units)
     return Modelled(np.array(found.plan, dtype=np.int64), found.loss, weights, tuple(found.trace))
 
 

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import MANIFEST
-from pipeline.certificate import EXIT_CODES, Protocol, SpeedupEvidence, measure_speedup, verdict
+from pipeline.bundle import MANIFEST, read_manifest
+from pipeline.certificate import EXIT_CODES, verdict
 from pipeline.checks import Check, check, first_failure
+from pipeline.evidence import Protocol, SpeedupEvidence, measure_speedup
 from pipeline.hidden_costs import hidden_costs
 from pipeline.release import CertificateRecord, read_bundle
 from pipeline.release_changes import number
@@ -160,7 +161,7 @@ def _open(bundle: Path, options: VerifyOptions) -> "Iterator[_Session]":
         inputs = None
         if golden:
             inputs = Path(folder, "inputs.npz")
-            save_feeds(inputs, golden.feeds)
+            save_feeds(inputs, golden.batch(target.batch_size))  # large inputs: a bundle holds less than a batch
         yield _Session(bundle, options, certificate, golden, device, Bench(info, target, inputs))
 
 
@@ -204,7 +205,8 @@ class _Session:
         options, bench, model = self._options, self._bench, self._model
         yield _check_host(self._host, self._certificate, options.strict_host)
         yield from _check_surroundings(self._certificate, bench, self._host)
-        yield check_golden(bench, model, self._golden, options.tolerance)
+        in_int8 = "int8" in self._certificate.compressed.precision
+        yield check_golden(bench, model, self._golden, options.tolerance, in_int8)
         shipped = self._bundle / SAMPLE
         if sample := options.sample or (shipped if shipped.exists() else None):
             found, self.details["accuracy"] = check_accuracy(
@@ -326,8 +328,10 @@ def place_of_record(bundle: Path, asked: Path | None) -> Path:
     """Where the record goes: the file that was asked for, or a new one beside the bundle.
 
     Raises:
-        ConfigError: it would lie in the bundle, overwrite something, or cannot be written.
+        ConfigError: there is no bundle, or the record would lie in it, overwrite something, or cannot be written.
+        ArtifactError: the bundle has no manifest that this version reads.
     """
+    read_manifest(bundle)
     path = asked or bundle.resolve().with_name(f"{bundle.resolve().name}.verified.json")
     number_ = 1
     while asked is None and path.exists():

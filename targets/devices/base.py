@@ -37,4 +37,4 @@ class Device(Protocol):
         """What starts a Python program there, with its standard input and output here."""
 
     def trouble(self, code: int, words: str) -> UserError | None:
-        """The error, if a command's exit code and last words say that the way there failed, not the program."""
+        """The error, if a command's exit code and what it said tell that the way there failed, not the program."""

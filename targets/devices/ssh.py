@@ -29,6 +29,8 @@ from targets.registry import RUNTIMES, RuntimeInfo, runtime_info
 SSH_VARIABLE = "SPDY_EDGE_SSH"
 """Environment variable with the ssh command, such as ``ssh -F file``."""
 OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=10")
+MARK = "spdy-edge-begins"
+"""What comes before it is said by the device's shell as it starts."""
 LOST = 255
 """What ssh itself exits with; programs of ours never do."""
 PACKAGES = ("numpy", "onnx", *RUNTIMES)
@@ -52,8 +54,10 @@ class SshDevice:
 
     def __init__(self, name: str, python: str = "python3") -> None:
         self.name, self._python = name, python
-        self._ssh = [*shlex.split(os.environ.get(SSH_VARIABLE, "ssh")), *OPTIONS, *_destination(name)]
+        command, place = shlex.split(os.environ.get(SSH_VARIABLE, "ssh")), _destination(name)
+        self._ssh, self._by_hand = [*command, *OPTIONS, *place], shlex.join([*command, *place])
         self._held: dict[str, None] = {}
+        self._is_held_known = True
 
     def host(self) -> HostFingerprint:
         """The device's fingerprint."""
@@ -78,6 +82,11 @@ class SshDevice:
 
     def hold(self, files: Sequence[Path]) -> list[str]:
         """Where the device has these files; others that were sent for earlier calls are removed to make room."""
+        if not self._is_held_known:
+            folder = shlex.quote(self._folder)
+            there = set(self._run(f"mkdir -p -m 700 {folder} && ls {folder}").decode().splitlines())
+            self._held = {name: None for name in self._held if name in there}
+            self._is_held_known = True
         names = {path: f"{_digest(path)[:20]}-{path.name}" for path in files}
         missing = {path: name for path, name in names.items() if name not in self._held}
         if missing:
@@ -94,22 +103,33 @@ class SshDevice:
         return [*self._ssh, shlex.join(["sh", "-c", f"{shlex.join([str(interpreter), '-I', program])}; exit $?"])]
 
     def trouble(self, code: int, words: str) -> UserError | None:
-        """The error, if ssh says that it failed."""
+        """The error, if ssh says that it failed; what was sent may be gone then, as by a new start of the device."""
         if code != LOST:
             return None
-        said = f"{self.name}: {words or 'the connection was lost'}"
-        if "Host key verification failed" in words:
+        said = f"{self.name}: {_last_line(words) or 'the connection was lost'}"
+        if "HOST IDENTIFICATION HAS CHANGED" in words or "REVOKED HOST KEY" in words:
             return ConfigError(
                 f"{said}\nThe device's host key is not the one that is known. If it was set up anew, compare its key "
-                f"and correct known_hosts; if not, someone may be in between. Try: {shlex.join(self._ssh[:1])} by hand."
+                f"and correct known_hosts; if not, someone may be in between. Try by hand: {self._by_hand}"
             )
-        if "Permission denied" in words or "Could not resolve" in words or "Too many authentication" in words:
+        if "Host key verification failed" in words or "host key is known for" in words:
+            return ConfigError(
+                f"{said}\nNo host key of the device, or of a host on the way, is known yet. Compare it and accept it "
+                f"once by hand: {self._by_hand}"
+            )
+        if (
+            "Permission denied (" in words
+            or "Could not resolve hostname" in words
+            or "Too many authentication" in words
+        ):
             return ConfigError(
                 f"{said}\nNothing is asked for while a run works (BatchMode): `ssh` must get there by itself, with a "
                 "key that the agent or the configuration gives. Correct host, user or keys."
             )
+        self._is_held_known = False
         return UnreachableError(
-            f"{said}\nWhat was measured is kept. See that the device is up and can be reached, and repeat the command."
+            f"{said}\nSee that the device is up and can be reached, and repeat the command: a run goes on from what it "
+            "has measured, a verification begins again."
         )
 
     @cached_property
@@ -165,15 +185,17 @@ class SshDevice:
             UnreachableError: the device cannot be reached, or the command failed.
         """
         try:
-            done = subprocess.run([*self._ssh, command], input=sent, capture_output=True, check=False)
+            shell = shlex.join(["sh", "-c", f"echo {MARK}; {command}"])  # whatever the user's own shell there is
+            done = subprocess.run([*self._ssh, shell], input=sent, capture_output=True, check=False)
         except FileNotFoundError:
             raise ConfigError(f"{self._ssh[0]} is not installed here, and {self.name} is reached with it.") from None
-        words = _last_line(done.stderr.decode(errors="replace"))
-        if error := self.trouble(done.returncode, words):
+        said = done.stderr.decode(errors="replace")
+        if error := self.trouble(done.returncode, said):
             raise error
         if done.returncode == 0:
-            return done.stdout
-        if "No space left" in done.stderr.decode(errors="replace"):
+            return done.stdout.partition(f"{MARK}\n".encode())[2]
+        words = _last_line(said)
+        if "No space left" in said:
             raise UnreachableError(
                 f"{self.name}: the device has no room left ({words}). Make room below ~/.cache there and repeat."
             )

@@ -1,14 +1,17 @@
 """What is certified, what is not, and why."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.certificates import simulate
 from benchmarks.record_noise import RECORDINGS
-from pipeline.certificate import Protocol, measure_best_dense, measure_speedup, verdict
-from profilers.measure import Bench, Effort
+from pipeline.baseline import measure_best_dense
+from pipeline.certificate import verdict
+from pipeline.evidence import ProcessSamples, Protocol, evidence_of, measure_speedup
+from profilers.measure import Bench, Effort, Measurement
 from profilers.statistics import Interval
 from targets.errors import RuntimeMissingError
 from targets.registry import get_runtime
@@ -37,6 +40,14 @@ def test_the_verdict_follows_the_whole_interval_and_the_noise(
 def test_a_disturbed_machine_hides_speedups_but_feigns_none() -> None:
     assert verdict(3.0, Interval(2.8, 2.75, 2.85, 0.95), 0.01, is_disturbed=True) == "inconclusive"
     assert verdict(3.0, Interval(3.1, 3.05, 3.15, 0.95), 0.01, is_disturbed=True) == "certified"
+
+
+def test_a_budget_that_allows_for_few_processes_makes_no_machine_a_disturbed_one() -> None:
+    quiet = Measurement("compressed", (1.0,) * 6, (2.0,) * 6, (0,) * 6, (1e-7,) * 6, (0.0,) * 6)
+    disturbed = replace(quiet, distance_s=(1e-6,) * 6)
+    few = [ProcessSamples(quiet, quiet)] * 2
+    assert not evidence_of(few, Protocol()).is_disturbed
+    assert evidence_of([ProcessSamples(disturbed, quiet)] * 10 + few, Protocol()).is_disturbed
 
 
 @pytest.fixture(scope="module")

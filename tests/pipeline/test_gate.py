@@ -9,6 +9,9 @@ import pytest
 
 from pipeline.gate import Limits, pass_gate
 from pipeline.gate_records import summary, write_junit
+from pipeline.run_folder import file_digest
+from pipeline.verified import Verified
+from pipeline.verifying.verify import STATUS
 from targets.errors import ConfigError
 from tests.command import pipeline
 from tests.releases import lost, small_bundle, speedup
@@ -127,6 +130,60 @@ def test_against_an_altered_release_nothing_passes(tmp_path: Path) -> None:
     assert "other" in verdict.checks[0].found
 
 
+def record_of(bundle: Path, exit_code: int = 0, **changes: Any) -> dict[str, Any]:
+    """What `pipeline verify` writes, as far as the gate reads it."""
+    fields = {
+        "schema": 1,
+        "status": STATUS[exit_code],
+        "exit_code": exit_code,
+        "manifest_sha256": file_digest(bundle / "manifest.json"),
+        "host": {"id": "0123", "model": "AMD EPYC", "vendor": "amd"},
+        "speedup": {"requested_speedup": 3.0},
+    }
+    return fields | changes
+
+
+def test_a_proxy_passes_once_it_was_verified_on_the_device(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle", proxy=True, target={"vendor": "amd"})
+    alone = pass_gate(bundle, Limits())
+    assert alone.exit_code == 6
+    assert "--verified" in next(check.asked for check in alone.checks if check.name == "proxy")
+    verified = pass_gate(bundle, Limits(), verified=Verified(**record_of(bundle)))
+    assert verified.exit_code == 0
+    assert "verified on AMD EPYC" in next(check.found for check in verified.checks if check.name == "proxy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"manifest_sha256": "0" * 64}, "another bundle"),
+        ({"exit_code": 3, "status": "missed"}, "missed"),
+        ({"speedup": None}, "does not claim 3x"),
+        ({"speedup": {"requested_speedup": 1.01}}, "does not claim 3x"),
+        ({"host": {"id": "0123", "model": "Intel Xeon", "vendor": "intel"}}, "Intel Xeon"),
+    ],
+)
+def test_a_record_that_does_not_speak_for_a_proxy(tmp_path: Path, changes: dict[str, Any], word: str) -> None:
+    bundle = small_bundle(tmp_path / "bundle", proxy=True, target={"vendor": "amd"})
+    verdict = pass_gate(bundle, Limits(), verified=Verified(**record_of(bundle, **changes)))
+    assert verdict.exit_code == 6
+    assert word in next(check.found for check in verdict.checks if check.name == "proxy")
+
+
+def test_the_command_reads_the_record_and_its_signature(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle", proxy=True, target={"vendor": "amd"})
+    assert pipeline("keygen", "device.key", cwd=tmp_path).returncode == 0
+    (tmp_path / "record.json").write_text(json.dumps(record_of(bundle)))
+    passed = pipeline("gate", bundle, "--verified", "record.json", cwd=tmp_path)
+    assert passed.returncode == 0, passed.stderr
+    unsigned = pipeline("gate", bundle, "--verified", "record.json", "--public-key", "device.key.pub", cwd=tmp_path)
+    assert unsigned.returncode == 5
+    assert "is not signed by device.key.pub" in unsigned.stderr
+    missing = pipeline("gate", bundle, "--verified", "nowhere.json", cwd=tmp_path)
+    assert missing.returncode == 2
+    assert "There is no record" in missing.stderr
+
+
 def test_the_records_hold_every_check_whatever_the_names_are(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "a|<b>\x07&", proxy=True, host={"id": "0", "model": "A | <b> `c`"})
     other = small_bundle(tmp_path / "other")
@@ -135,10 +192,10 @@ def test_the_records_hold_every_check_whatever_the_names_are(tmp_path: Path) -> 
     suite = ElementTree.parse(tmp_path / "sub" / "gate.xml").getroot()[0]
     assert {key: suite.attrib[key] for key in ("tests", "failures", "skipped")} == {
         "tests": str(len(verdict.checks)),
-        "failures": "1",
+        "failures": "2",
         "skipped": "1",
     }
-    assert list(failed(tmp_path / "sub" / "gate.xml")) == ["speedup"]
+    assert list(failed(tmp_path / "sub" / "gate.xml")) == ["proxy", "speedup"]
     text = summary(verdict)
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(verdict.checks)

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.certificate import Protocol
 from pipeline.envelope import Envelope, measure_envelope
 from pipeline.envelope_page import envelope_page
+from pipeline.evidence import Protocol
 from pipeline.isa_parity import FEATURES, TOLERANCE, check_isas, measure_isas
 from pipeline.verifying.outputs import Golden
 from profilers.measure import Bench, Candidate, Effort, save_feeds

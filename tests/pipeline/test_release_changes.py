@@ -1,6 +1,7 @@
 """What changed between releases, and that chance alone is not called a change."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,25 @@ def test_an_accuracy_for_itself_has_a_binomial_interval() -> None:
         interval = accuracy_interval(scored(np.full(50, value) > 0), paired=False)
         assert 0 <= interval.low <= value <= interval.high <= 1
         assert interval.high - interval.low > 0.05
+
+
+def test_the_change_of_a_speedup_has_an_interval(tmp_path: Path) -> None:
+    """Independent errors of 3% and 4% in logarithms make one of 5%."""
+    before = speedup(3 * math.exp(-0.03), 3.0, 3 * math.exp(0.03))
+    after = speedup(3.3 * math.exp(-0.04), 3.3, 3.3 * math.exp(0.04))
+    figure = changes(tmp_path, before, after).figure("speedup")
+    assert figure.change_interval == pytest.approx((1.1 * math.exp(-0.05) - 1, 1.1 * math.exp(0.05) - 1))
+    assert figure.texts[2] == "+10.0% (+4.6 to +15.6)"
+    lost_points = changes(tmp_path / "accuracy", {"accuracy": lost(0.7, 1.0, 1.3)}, {"accuracy": lost(1.1, 1.5, 1.9)})
+    assert lost_points.figure("accuracy").change_interval == pytest.approx((-0.01, 0.0))
+
+
+def test_what_deployment_costs_is_compared_where_both_were_measured(tmp_path: Path) -> None:
+    slow = {"deployment": {"compressed": {"p99_s": 0.002, "peak_rss_bytes": 2 * 10**8}}}
+    fast = {"deployment": {"compressed": {"p99_s": 0.001, "peak_rss_bytes": 10**8}}}
+    figures = {figure.name: figure for figure in changes(tmp_path, slow, fast).figures}
+    assert figures["peak memory"].texts == ("200 MB", "100 MB", "\N{MINUS SIGN}50.0%")
+    assert figures["latency of the slowest in 100"].after == 0.001
 
 
 def test_equally_good_releases_are_hardly_ever_told_apart() -> None:

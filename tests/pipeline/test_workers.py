@@ -98,6 +98,8 @@ def test_a_ray_cluster_that_is_not_there_is_named(address, error):
     pytest.importorskip("ray", reason="ray is not installed: pip install 'spdy-edge[ray]'")
     with pytest.raises(error, match="HOST:"):
         Workers("ray", address)
+    with pytest.raises(ConfigError, match="--workers"):
+        Workers("ray", address, count=2)
 
 
 @pytest.mark.slow

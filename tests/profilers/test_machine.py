@@ -44,6 +44,7 @@ def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
     assert read_state([0], str(tmp_path)) == {}
     assert difference({}, {}) == {}
     assert "energy_j" not in difference({"energy_uj": {"a": [1, 9]}}, {"energy_uj": {"b": [2, 9]}})
+    assert "energy_j" not in difference({"energy_uj": {"a": [1, 9]}}, {"energy_uj": {"a": [1, 9]}}), "it stands still"
 
 
 def test_version_1_groups_count_in_nanoseconds(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -64,6 +65,21 @@ def broken(folder: Path) -> Candidate:
 def bench() -> Bench:
     target = Target(name="test", vendor="any", runtime="onnxruntime", threads=1, batch_size=4)
     return Bench(get_runtime("onnxruntime"), target, effort=QUICK)
+
+
+def test_a_worker_is_not_charged_for_the_memory_of_who_started_it(bench: Bench, small: Candidate) -> None:
+    held = np.ones(600 * 2**20 // 8)
+    assert 2**24 < bench.alone(small, seconds=0.1).peak_rss_bytes < 400 * 2**20 < held.nbytes
+
+
+def test_workers_run_on_the_processors_that_they_were_given(bench: Bench, dense: Candidate, small: Candidate) -> None:
+    seen: list[list[int]] = []
+
+    def look(_: object) -> None:
+        seen.extend(child.cpu_affinity() for child in psutil.Process().children())
+
+    bench.measure(dense, [[small]] * 2, on_group=look)
+    assert bench.device.pinned_cpus(1) in seen
 
 
 def test_a_network_with_a_sixth_of_the_work_is_faster_and_every_sample_is_kept(

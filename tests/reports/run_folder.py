@@ -176,6 +176,13 @@ def realistic_files() -> Files:
         },
         "training": {"schema": 1, "history": [{"epoch": i, "loss": 0.5 / (i + 1)} for i in range(6)]},
         "capability": _capability(),
+        "bundle.envelope": {
+            "schema": 1,
+            "places": [
+                _place(2, 16, "certified", {"value": 3.1, "low": 3.0, "high": 3.2, "confidence": 0.95}),
+                _place(1, 1, "not possible", None),
+            ],
+        },
         "run": {
             "schema": 1,
             "config": {
@@ -192,6 +199,10 @@ def realistic_files() -> Files:
             "command": ["/opt/env/bin/pipeline", "run", "--target", "intel", "--speedup", "3", "--out", "runs/a"],
         },
     }
+
+
+def _place(threads: int, batch_size: int, status: str, speedup: dict[str, float] | None) -> dict[str, Any]:
+    return {"threads": threads, "batch_size": batch_size, "neighbour": False, "status": status, "speedup": speedup}
 
 
 def write_run_folder(folder: Path, files: Files) -> Path:

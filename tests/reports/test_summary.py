@@ -129,6 +129,16 @@ def test_columns_that_nobody_measured_are_left_out(files: Files, folder_of: Fold
     assert [column.title for column in plan.columns] == ["Layer", "Shape", "Weights", "Level", "Removed", "Planned"]
 
 
+def test_the_envelope_is_part_of_the_report_once_it_was_measured(files: Files, folder_of: FolderOf) -> None:
+    (alone,) = section(build_summary(folder_of(files)), "envelope").parts
+    assert isinstance(alone, Table)
+    assert alone.rows == (("1", "not possible", ""), ("2", "", f"3.10x (3.00{DASH}3.20)"))
+    assert alone.tones == (("", "", ""), ("", "", "good"))
+    folder = folder_of(files)
+    (folder / "bundle.envelope.json").unlink()
+    assert "pipeline envelope" in section(build_summary(folder), "envelope").text[0]
+
+
 def test_the_plan_stands_beside_uniform(files: Files, folder_of: FolderOf) -> None:
     rows = table(build_summary(folder_of(files)), "Allocators").rows
     assert rows[0][:3] == ("spdy (this plan)", "3.02x", "86.12%")

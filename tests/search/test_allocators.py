@@ -47,6 +47,18 @@ def problem(seed: int = 0, units: int = 14, share: float = 0.5, levels: tuple[Le
     )
 
 
+def test_spdy_is_never_worse_than_the_least_sum_of_measured_errors() -> None:
+    """Here that sum is the loss itself, so that nothing is better; the quadratic error model cannot express it."""
+    for share in (0.2, 0.5, 0.8):
+        task = dataclasses.replace(problem(3, share=share), knobs=Knobs(starts=2, patience=1))
+        found, best = ALLOCATORS["spdy"](task), ALLOCATORS["dp"](task).choice.tolist()
+        assert found.choice.tolist() == best
+        assert found.loss == pytest.approx(total(task.errors, best))
+        assert found.trace[-1].incumbent == found.loss
+        few = dataclasses.replace(problem(3, share=share), knobs=Knobs(starts=2, patience=1, max_evaluations=2))
+        assert len(ALLOCATORS["spdy"](few).trace) <= 2
+
+
 def total(table, choice) -> float:
     return float(sum(table[u, level] for u, level in enumerate(choice)))
 

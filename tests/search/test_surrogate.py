@@ -101,8 +101,13 @@ def test_another_budget_begins_with_what_was_learned():
     memory, network = LossMemory(), Weighted(4)
     first = run(network, Knobs(max_evaluations=100, memory=memory))
     network.budget *= 0.9
-    later = run(network, Knobs(max_evaluations=1, memory=memory, extra_starts=[first.coefficients]))
-    assert later.loss - network.constant <= 1.05 * (network.best - network.constant)
+    rng = np.random.default_rng(0)
+    tables = network.errors, network.costs, network.budget, network.evaluate
+    later = model_search(*tables, rng, Knobs(max_evaluations=1, memory=memory), first.choice.tolist())
+    assert network.seconds(later.choice) <= network.budget
+    assert later.loss < network.loss(network.plain)
+    more = model_search(*tables, rng, Knobs(max_evaluations=20, memory=memory), later.choice.tolist())
+    assert more.loss - network.constant <= 1.05 * (network.best - network.constant)
 
 
 def test_forbidden_levels_and_unreachable_budgets():

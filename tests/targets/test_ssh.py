@@ -1,5 +1,6 @@
 """A device over ssh, against a real sshd: the same answers as on this host, and words for everything that fails."""
 
+import shutil
 import socket
 import sys
 import threading
@@ -87,6 +88,77 @@ def test_models_are_measured_and_run_there_and_nothing_is_left(
     open_device.cache_clear()
     del bench
     assert wait_for(lambda: not any((server.folder / "cache" / "spdy-edge").iterdir()))
+
+
+def test_what_the_shell_of_a_device_says_first_is_passed_over(
+    tmp_path: Path, models: tuple[Candidate, Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "sshd"
+    folder.mkdir()
+    talks = 'ForceCommand sh -c \'printf "welcome\\nto the box"; eval "$SSH_ORIGINAL_COMMAND"\''
+    with sshd(folder, talks) as running:
+        monkeypatch.setenv("SPDY_EDGE_SSH", running.command)
+        device = SshDevice(running.address, sys.executable)
+        assert device.host().id == collect_host().id
+        target = Target(
+            name="box",
+            vendor="any",
+            runtime="onnxruntime",
+            threads=1,
+            batch_size=4,
+            host=running.address,
+            python=sys.executable,
+        )
+        open_device.cache_clear()
+        (info,) = (info for info in device.runtimes() if info.name == "onnxruntime")
+        inputs = np.zeros((4, 256), np.float32)
+        assert Bench(info, target, effort=QUICK).infer(models[1], {"x0": inputs}).shape == (4, 256)
+        open_device.cache_clear()
+
+
+SLOW = """
+import os, socket, sys, threading, time
+
+def pump(read, write):
+    while data := read(4096):
+        write(data)
+        time.sleep(0.005)
+
+way = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+threading.Thread(target=pump, args=(way.recv, lambda data: os.write(1, data)), daemon=True).start()
+pump(lambda size: os.read(0, size), way.sendall)
+"""
+
+
+def test_a_slow_way_to_a_device_costs_time_and_no_result(
+    bench: Bench, models: tuple[Candidate, Candidate], server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than a megabyte a second, for models of two: nothing that waits for an answer gives up meanwhile."""
+    relay = server.folder / "slow.py"
+    relay.write_text(SLOW)
+    monkeypatch.setenv("SPDY_EDGE_SSH", f"{server.command} -o 'ProxyCommand={sys.executable} {relay} %h %p'")
+    open_device.cache_clear()
+    ((measured,),) = bench.measure(models[0], [[models[1]]])
+    assert measured.error is None
+    assert measured.speedup > 1.3
+
+
+def test_a_device_that_lost_what_was_sent_is_sent_it_again(
+    bench: Bench, models: tuple[Candidate, Candidate], server: Sshd
+) -> None:
+    """As one that was started anew, and keeps its cache in memory."""
+
+    def start_anew(_: object) -> None:
+        if not (server.folder / "anew").exists():
+            (server.folder / "anew").touch()
+            server.stop()
+            shutil.rmtree(server.folder / "cache")
+            threading.Timer(0.5, server.start).start()
+
+    results = bench.measure(
+        models[0], [[models[1]]] * 3, on_group=start_anew, effort=Effort(1, 20, 1.0, patience_s=0.0, timeout_s=60)
+    )
+    assert [group[0].error for group in results] == [None] * 3
 
 
 def wait_for(condition: object, seconds: float = 10.0) -> bool:

@@ -37,6 +37,8 @@ def runnable_bundle(
     *,
     without: tuple[str, ...] = (),
     spoil: bool = False,
+    moved: float = 0.0,
+    golden_rows: int = BATCH,
     task: str = RECORD.task,
     labelled: int = 0,
     **changes: Any,
@@ -46,6 +48,8 @@ def runnable_bundle(
     Args:
         without: files that are left out.
         spoil: golden outputs that the network does not give.
+        moved: by so much of the largest, a single one of them is another.
+        golden_rows: samples with golden outputs; fewer than a batch where they are large.
         task: of the network.
         labelled: samples that the bundle carries, whose labels are what the compressed network says of them.
         changes: of the certificate.
@@ -59,7 +63,9 @@ def runnable_bundle(
     inputs = np.random.default_rng(1).standard_normal((BATCH, WIDTH)).astype(np.float32)
     session = onnxruntime.InferenceSession(source / "model.onnx", providers=["CPUExecutionProvider"])
     (outputs,) = session.run(None, {session.get_inputs()[0].name: inputs})
-    save_file({"x0": inputs, "x2": outputs + spoil}, source / "golden.safetensors")
+    golden = outputs + spoil
+    golden[0, 0] += moved * np.abs(golden).max()
+    save_file({"x0": inputs[:golden_rows].copy(), "x2": golden[:golden_rows].copy()}, source / "golden.safetensors")
     if labelled:
         rows = np.resize(inputs, (labelled, WIDTH))
         write_sample(source / SAMPLE, {"x0": rows}, np.resize(outputs.argmax(axis=1), labelled))

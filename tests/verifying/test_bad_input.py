@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.bundle import MANIFEST
-from pipeline.certificate import measure_speedup
+from pipeline.evidence import measure_speedup
 from pipeline.run_folder import file_digest
 from tests.bundles import contents
 from tests.quick_runs import Finished, command, measure_little
@@ -78,9 +78,10 @@ def with_a_newer_certificate(bundle: Path) -> None:
         (lambda bundle: (bundle / MANIFEST).unlink(), ("has no manifest.json", "Get it again")),
         (of_another_version, ("schema 9", "another version wrote it", "make the bundle again")),
         (cut_the_manifest, (MANIFEST,)),
+        (lambda bundle: (bundle / MANIFEST).write_text('{"schema": 1}'), ("lists no files", "Get the bundle again")),
         (with_a_newer_certificate, ("schema 9", "Update spdy-edge")),
     ],
-    ids=["byte", "missing", "extra", "no manifest", "version", "cut", "newer certificate"],
+    ids=["byte", "missing", "extra", "no manifest", "version", "cut", "empty manifest", "newer certificate"],
 )
 def test_what_is_not_as_it_was_certified(
     verify: Verify, tmp_path: Path, damage: Callable[[Path], None], words: tuple[str, ...]
@@ -189,8 +190,7 @@ def test_a_device_that_is_lost_for_good_while_it_measures(
     monkeypatch.setattr("pipeline.verifying.verify.measure_speedup", lose_first)
     ended = verify(good, "--host", server.address, "--python", sys.executable)
     assert ended.code == 7
-    assert "What was measured is kept" in ended.err
-    assert "repeat the command" in ended.err
+    assert "repeat the command: a run goes on" in ended.err
 
 
 @pytest.mark.skipif(SSHD is None, reason=MISSING)
@@ -233,6 +233,13 @@ def test_a_device_with_another_host_key(verify: Verify, good: Path, server: Sshd
     assert ended.code == 2
     assert "host key is not the one that is known" in ended.err
     assert "correct known_hosts" in ended.err
+
+
+def test_a_device_that_is_met_for_the_first_time(verify: Verify, good: Path, server: Sshd) -> None:
+    (server.folder / "known_hosts").write_text("")
+    ended = verify(good, "--host", server.address)
+    assert ended.code == 2
+    assert f"accept it once by hand: {server.command} -p {server.port}" in ended.err.replace("\n", " ")
 
 
 def test_a_device_whose_interpreter_has_no_runtime(verify: Verify, good: Path, server: Sshd, bare_python: Path) -> None:

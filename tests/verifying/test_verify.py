@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.certificate import Protocol
+from pipeline.evidence import Protocol
 from pipeline.serving.record import TensorSpec
+from pipeline.verified import read_verified
 from pipeline.verifying.sample import read_sample
 from pipeline.verifying.verify import Verification, VerifyOptions, place_of_record, verify
 from profilers.measure import Effort
@@ -62,6 +63,22 @@ def test_other_outputs_are_another_network_whatever_its_speed(tmp_path: Path) ->
     assert found.exit_code == 5
     assert statuses(found)["golden outputs"] == "failed"
     assert "speedup" not in statuses(found)
+
+
+def test_fewer_golden_samples_than_a_batch_are_enough_to_measure(tmp_path: Path) -> None:
+    found = verify(runnable_bundle(tmp_path, golden_rows=1), QUICK)
+    assert statuses(found)["golden outputs"] == statuses(found)["speedup"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("precision", "damage", "code"),
+    [("fp32", {"moved": 0.05}, 5), ("int8", {"moved": 0.05}, 0), ("int8", {"spoil": True}, 5)],
+)
+def test_in_int8_a_value_may_fall_into_the_next_step(
+    tmp_path: Path, precision: str, damage: dict[str, Any], code: int
+) -> None:
+    compressed = {"runtime": "onnxruntime", "precision": precision}
+    assert verify(runnable_bundle(tmp_path, compressed=compressed, **damage), UNMEASURED).exit_code == code
 
 
 def test_another_cpu_is_said_and_stops_only_who_asks_for_it(tmp_path: Path) -> None:
@@ -201,4 +218,7 @@ def test_the_command_writes_a_signed_record(bundle: Path, tmp_path: Path) -> Non
     assert json.loads(result.stdout)["status"] == "verified"
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["checks"][0]["name"] == "files"
-    assert (tmp_path / "record.json.signature.json").exists()
+    assert read_verified(tmp_path / "record.json", tmp_path / "device.key.pub").exit_code == 0
+    (tmp_path / "record.json").write_text(json.dumps(record | {"exit_code": 3}))
+    with pytest.raises(ArtifactError, match="altered after signing"):
+        read_verified(tmp_path / "record.json", tmp_path / "device.key.pub")
