@@ -66,6 +66,16 @@ def check_bundle(bundle: Path) -> dict[str, Any]:
     return manifest
 
 
+def require_folder(bundle: Path) -> None:
+    """Whatever its state, a bundle is a folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not bundle.is_dir():
+        raise ConfigError(f"There is no bundle {bundle}. Give the folder `bundle` of a run that wrote its report.")
+
+
 def read_manifest(bundle: Path) -> dict[str, Any]:
     """The manifest of a bundle, whether its files are as it says or not.
 
@@ -73,8 +83,7 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
         ConfigError: there is no such folder.
         ArtifactError: it has no manifest, another version's, or a damaged one.
     """
-    if not bundle.is_dir():
-        raise ConfigError(f"There is no bundle {bundle}. Give the folder `bundle` of a run that wrote its report.")
+    require_folder(bundle)
     if not (bundle / MANIFEST).exists():
         raise ArtifactError(f"{bundle} has no {MANIFEST}: it is no bundle, or only a part of one. Get it again, whole.")
     manifest = read_json(bundle / MANIFEST)

@@ -11,8 +11,11 @@ from pipeline.commands.options import as_json_option, public_key_option
 from pipeline.commands.tables import checks_table
 from pipeline.console import Reporter
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
+from targets.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from pipeline.verifying.verify import Verification
 
 ADVICE = {
@@ -74,27 +77,38 @@ def verify(bundle: Path, record: Path | None, key: Path | None, as_json: bool, *
     A record of what was found, samples included, goes beside the bundle, which is never altered. Exit codes: 0 holds,
     3 speedup missed, 4 less accurate, 5 altered or other outputs, 6 inconclusive, 7 runtime missing or unreachable.
     """
-    from pipeline.provenance.signing import load_private_key, sign_file
-    from pipeline.run_folder import write_json
-    from pipeline.verifying.verify import VerifyOptions, place_of_record
+    from pipeline.provenance.signing import load_private_key
+    from pipeline.verifying.verify import VerifyOptions, altered, place_of_record
     from pipeline.verifying.verify import verify as verify_all
 
     options = VerifyOptions(**asked)
     signing_key = load_private_key(key) if key and not options.files_only else None
     reporter = Reporter()
     place = None if options.files_only else place_of_record(bundle, record)
-    with reporter.task("verifying", 1) as task:
-        found = verify_all(bundle, options, lambda what, done, total: task.update(done, what, total))
-    if place:
-        write_json(place, found.to_json())
-        if signing_key:
-            sign_file(place, signing_key)
+    try:
+        with reporter.task("verifying", 1) as task:
+            found = verify_all(bundle, options, lambda what, done, total: task.update(done, what, total))
+    except ArtifactError as error:
+        _record(altered(bundle, error), place, signing_key)
+        raise
+    _record(found, place, signing_key)
     _tell(found, place, reporter)
     if as_json:
         answer = found.to_json() | {"record": place and str(place)}
         answer.get("speedup", {}).pop("samples", None)
         click.echo(json.dumps(answer))
     return found.exit_code
+
+
+def _record(found: "Verification", place: Path | None, key: "Ed25519PrivateKey | None") -> None:
+    """Write what was found, and sign it where there is a key."""
+    from pipeline.provenance.signing import sign_file
+    from pipeline.run_folder import write_json
+
+    if place:
+        write_json(place, found.to_json())
+        if key:
+            sign_file(place, key)
 
 
 def _tell(found: "Verification", record: Path | None, reporter: Reporter) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import MANIFEST, read_manifest
+from pipeline.bundle import MANIFEST, require_folder
 from pipeline.certificate import EXIT_CODES, verdict
 from pipeline.checks import Check, check, first_failure
 from pipeline.evidence import Protocol, SpeedupEvidence, measure_speedup
@@ -25,7 +25,7 @@ from profilers.measure import Bench, Candidate, save_feeds
 from reports import formatting
 from targets.devices.base import Device
 from targets.devices.registry import LOCAL, open_device
-from targets.errors import ConfigError, RuntimeMissingError
+from targets.errors import ArtifactError, ConfigError, RuntimeMissingError
 from targets.host import HostFingerprint
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
@@ -137,6 +137,21 @@ def verify(bundle: Path, options: VerifyOptions, on_progress: Progress = lambda 
         bool(options.public_key),
         tuple(checks),
         details,
+    )
+
+
+def altered(bundle: Path, error: ArtifactError) -> Verification:
+    """What is recorded of a bundle that is not what was certified."""
+    manifest = bundle / MANIFEST
+    return Verification(
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        str(bundle),
+        file_digest(manifest) if manifest.is_file() else "",
+        "not known",
+        None,
+        False,
+        (Check("files", "failed", "as certified", str(error), error.exit_code),),
+        {},
     )
 
 
@@ -329,9 +344,8 @@ def place_of_record(bundle: Path, asked: Path | None) -> Path:
 
     Raises:
         ConfigError: there is no bundle, or the record would lie in it, overwrite something, or cannot be written.
-        ArtifactError: the bundle has no manifest that this version reads.
     """
-    read_manifest(bundle)
+    require_folder(bundle)
     path = asked or bundle.resolve().with_name(f"{bundle.resolve().name}.verified.json")
     number_ = 1
     while asked is None and path.exists():

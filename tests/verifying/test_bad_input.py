@@ -93,6 +93,8 @@ def test_what_is_not_as_it_was_certified(
     assert ended.code == json.loads(ended.out)["exit_code"] == 5
     assert all(word in ended.err for word in words), ended.err
     assert contents(bundle) == before
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["status"], record["exit_code"], record["checks"][0]["name"]) == ("altered", 5, "files")
 
 
 def test_no_bundle_at_all(verify: Verify, tmp_path: Path) -> None:
