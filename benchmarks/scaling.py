@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.runs import RESULTS, host_facts, open_run, resnet20, write_result
+from benchmarks.runs import RESULTS, host_facts, open_run, profile_timed, resnet20, write_result
 from pipeline.compression.criteria import CRITERIA
 from pipeline.compression.database import Database
 from pipeline.compression.solvers import AFFORDABLE, blocked_obs, exact_levels
@@ -28,7 +28,6 @@ from pipeline.context import Run
 from pipeline.evaluation import CandidateLosses
 from pipeline.run_folder import Log
 from pipeline.searching import candidates_of
-from pipeline.setup import open_folder
 from pipeline.stages import calibrate_stage, database_stage
 from pipeline.workers import Workers
 
@@ -37,6 +36,8 @@ EXACT_SHAPE, BLOCKED_SHAPE = (256, 768), (1024, 1024)
 BERT_LARGE = 24 * [(1024, 1024)] * 4 + 24 * [(4096, 1024), (1024, 4096)]
 """[rows, d] of every linear layer of the encoder."""
 LEVELS = 41
+PLANS = 12
+"""In the latency table, which only says how many samples candidates are judged by."""
 TARGETS = 100
 ONCE = ("dense", "calibrate", "database")
 """Stages that depend on the network and its data alone."""
@@ -70,7 +71,7 @@ def main() -> None:
     rows = []
     for count in map(int, arguments.workers.split(",")):
         folder = arguments.runs / f"{count}-{time.time_ns()}"
-        run = open_run(resnet20(3, levels=arguments.levels, calibration_samples=arguments.samples), folder)
+        run = open_run(resnet20(3, plans=PLANS, levels=arguments.levels, calibration_samples=arguments.samples), folder)
         rows.append(measure(run, count, arguments.plans))
         print(rows[-1], flush=True)
     result = {
@@ -85,7 +86,7 @@ def main() -> None:
 def measure(run: Run, count: int, plans: int) -> Row:
     """A database and the losses of random plans, from nothing."""
     run = replace(run, workers=Workers("loky", count=count))
-    open_folder(run)
+    profile_timed(run)
     calibrate_stage(run)
     list(run.workers.compute(abs, [(str(i), (i,)) for i in range(4 * count)]))  # processes start once
     start = time.perf_counter()
