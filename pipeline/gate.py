@@ -117,9 +117,11 @@ def _checks(
 def _proxy(bundle: Path, certificate: CertificateRecord, verified: Verified | None) -> Check:
     """Whether a certificate of another host was verified on a device that it is for."""
     asked = "measured on the target, or a proxy with a record of `pipeline verify` there: --verified RECORD"
-    obstacle = _obstacle(bundle, certificate, verified) if verified else "no record"
-    found = f"a proxy, {obstacle or f'verified on {verified and verified.host.model}'}"
-    return check("proxy", not obstacle, asked, found, EXIT_CODES[INCONCLUSIVE])
+    code = EXIT_CODES[INCONCLUSIVE]
+    if verified is None:
+        return check("proxy", False, asked, "a proxy, and no record", code)
+    obstacle = _obstacle(bundle, certificate, verified)
+    return check("proxy", not obstacle, asked, f"a proxy, {obstacle or f'verified on {verified.host.model}'}", code)
 
 
 def _obstacle(bundle: Path, certificate: CertificateRecord, verified: Verified) -> str:

@@ -53,6 +53,7 @@ from pipeline.verifying.sample import SAMPLE, write_sample
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability
 from profilers.profile import PlanCounts, cheapest, enough_plans, profile
+from reports.records import EnvelopeFile
 from reports.write import write_reports
 
 LOOK_S = 20.0
@@ -368,7 +369,7 @@ def _sign(run: Run, bundle: Path) -> None:
         run.reporter.say(f"signed by {sign_bundle(bundle, key).fingerprint}")
 
 
-ENVELOPE = ("bundle.envelope.json", "bundle.envelope.html")
+ENVELOPE = (EnvelopeFile.FILE, str(Path(EnvelopeFile.FILE).with_suffix(".html")))
 """Where `pipeline envelope` puts what it measured of a run's bundle."""
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -2,19 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError
 from typing import Any, Protocol, TypeVar
 
 import torch
 
+from pipeline.joblib_pools import DaskPool, JoblibPool
 from pipeline.ray_cluster import RayCluster
-from targets.errors import ConfigError, RuntimeMissingError, UserError
+from targets.errors import ConfigError, UserError
 
 Result = TypeVar("Result")
 Tasks = Iterable[tuple[str, tuple[Any, ...]]]
 """Names, no two alike, and arguments; read as work progresses, so that few of them need memory at a time."""
 
-SCHEDULER_TIMEOUT_S = 20.0
 ATTEMPTS = 3
 """Times that tasks are handed out where workers die; dask and ray repeat a task themselves before that."""
 
@@ -24,6 +23,21 @@ class Compute(Protocol):
 
     def __call__(self, function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
         """The function is one of a module, which workers import."""
+
+
+class Pool(Protocol):
+    """Workers of one kind."""
+
+    @property
+    def count(self) -> int:
+        """About how many tasks are worked on at a time."""
+
+    @property
+    def deaths(self) -> tuple[type[Exception], ...]:
+        """What is raised where workers died, or the way to them was cut."""
+
+    def compute(self, function: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+        """What the function gives for every task's arguments, as the results come."""
 
 
 def compute_here(function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
@@ -55,25 +69,17 @@ class Workers:
                 "--backend dask and --scheduler tcp://HOST:PORT belong together: say both or neither. --backend ray "
                 "takes --scheduler HOST:PORT, or works on this machine alone."
             )
-        self._backend, self._count = backend, count
-        self._client: Any = _dask_client(scheduler) if backend == "dask" and scheduler else None
-        self._ray = RayCluster(scheduler, count, ATTEMPTS) if backend == "ray" else None
+        self._pool = _pool(backend, scheduler, count)
 
     @property
     def is_here(self) -> bool:
         """Whether tasks are done one after the other in this process."""
-        return self._backend == "here"
+        return self._pool is None
 
     @property
     def count(self) -> int:
         """About how many tasks are worked on at a time."""
-        import joblib
-
-        if self._ray is not None:
-            return self._ray.count
-        if self._client is not None:
-            return max(1, int(sum(self._client.nthreads().values())))
-        return 1 if self.is_here else self._count or int(joblib.cpu_count())
+        return 1 if self._pool is None else self._pool.count
 
     def compute(self, function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
         """Call a function for every task; see `Compute`. Tasks of a worker that dies are done by another one.
@@ -81,7 +87,7 @@ class Workers:
         Raises:
             UserError: workers died again and again.
         """
-        if self.is_here:
+        if self._pool is None:
             yield from compute_here(function, tasks)
             return
         threads = torch.get_num_threads()
@@ -90,11 +96,12 @@ class Workers:
         try:
             for _ in range(ATTEMPTS):
                 try:
-                    for name, result in self._parallel(function, source.hand_out(waiting)):
+                    named = ((function, name, arguments) for name, arguments in source.hand_out(waiting))
+                    for name, result in self._pool.compute(_named, named):
                         del waiting[name]
                         yield name, result
                     return
-                except self._deaths():
+                except self._pool.deaths:
                     continue
             raise UserError(
                 f"Workers died {ATTEMPTS} times, last while they worked on {', '.join(list(waiting)[:3])}. Give them "
@@ -103,28 +110,14 @@ class Workers:
         finally:
             torch.set_num_threads(threads)
 
-    def _deaths(self) -> tuple[type[Exception], ...]:
-        """What is raised where workers died, or the way to them was cut."""
-        if self._ray is not None:
-            return self._ray.deaths
-        if self._client is None:
-            return (BrokenExecutor,)
-        from distributed import KilledWorker
 
-        return (CancelledError, KilledWorker)
-
-    def _parallel(self, function: Callable[..., Result], tasks: Tasks) -> Iterator[tuple[str, Result]]:
-        import joblib
-
-        if self._ray is not None:
-            yield from self._ray.compute(_named, ((function, name, arguments) for name, arguments in tasks))
-            return
-        settings: dict[str, Any] = {"backend": self._backend}
-        if self._client is None:
-            settings["n_jobs"] = self._count or -1
-        with joblib.parallel_config(**settings):
-            parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-            yield from parallel(joblib.delayed(_named)(function, name, arguments) for name, arguments in tasks)
+def _pool(backend: str, scheduler: str | None, count: int | None) -> Pool | None:
+    """None for this process."""
+    if backend == "ray":
+        return RayCluster(scheduler, count, ATTEMPTS)
+    if scheduler:
+        return DaskPool(scheduler)
+    return None if backend == "here" else JoblibPool(backend, count)
 
 
 class _Source:
@@ -146,17 +139,3 @@ class _Source:
 
 def _named(function: Callable[..., Result], name: str, arguments: tuple[Any, ...]) -> tuple[str, Result]:
     return name, function(*arguments)
-
-
-def _dask_client(scheduler: str) -> Any:
-    try:
-        from distributed import Client
-    except ModuleNotFoundError:
-        raise RuntimeMissingError("dask.distributed is not installed: pip install 'spdy-edge[dask]'") from None
-    try:
-        return Client(scheduler, timeout=SCHEDULER_TIMEOUT_S, set_as_default=True)  # type: ignore[no-untyped-call]
-    except OSError as error:
-        raise RuntimeMissingError(
-            f"No dask scheduler answers at {scheduler} ({error}). Start one with `dask scheduler`, workers with "
-            f"`dask worker {scheduler}`."
-        ) from None

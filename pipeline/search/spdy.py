@@ -86,7 +86,7 @@ class SearchResult:
     Args:
         choice: [units] index of the level of every unit.
         loss: of this plan; infinite if no plan had a finite one.
-        coefficients: [units] that lead to this plan; a start for the next round.
+        coefficients: [units] what units' errors are weighed by, as far as was learned; a start for the next round.
         trace: every evaluation in order.
     """
 

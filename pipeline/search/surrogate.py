@@ -7,7 +7,6 @@ differ where little is known, and so plans that are worth a look (Thompson sampl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +16,7 @@ from pipeline.search.budget_dp import solve_budget
 from pipeline.search.evolution import Ladders, offspring
 from pipeline.search.generations import Generations
 from pipeline.search.losses import Evaluate, Plan
-from pipeline.search.spdy import Knobs, TraceRow
+from pipeline.search.spdy import Knobs, SearchResult
 
 FIRST_SPREAD = 1.0
 """Standard deviation of the logarithm of the weights that the first plans are made with."""
@@ -25,23 +24,6 @@ SPREAD = 0.1
 """The same of what fitted weights are multiplied with."""
 PRIOR = 0.3
 """How much the belief that an error costs the same in every unit counts, in observations of the best plan."""
-
-
-@dataclass(frozen=True, slots=True)
-class Modelled:
-    """What a search by a model found.
-
-    Args:
-        choice: [units] index of the level of every unit.
-        loss: of this plan.
-        coefficients: [units] weights of the units' errors, by all plans seen.
-        trace: every evaluation in order.
-    """
-
-    choice: NDArray[np.int64]
-    loss: float
-    coefficients: NDArray[np.float64]
-    trace: tuple[TraceRow, ...]
 
 
 class Surrogate:
@@ -97,7 +79,7 @@ def model_search(
     rng: np.random.Generator,
     knobs: Knobs | None = None,
     start: Sequence[int] | None = None,
-) -> Modelled:
+) -> SearchResult:
     """Ask a model for plans, judge them, fit the model anew; where it repeats itself, mutants of the best plan help.
 
     Ends after ``knobs.max_evaluations``, or once ``knobs.patience`` evaluations brought no improvement.
@@ -125,7 +107,7 @@ def model_search(
         generation = _proposals(surrogate, ladders, found, rng)
     losses = _above_zero(found.memory.losses())
     weights = surrogate.fit(losses, np.ones(len(losses))) if len(losses) > 1 else np.ones(surrogate.units)
-    return Modelled(np.array(found.plan, dtype=np.int64), found.loss, weights, tuple(found.trace))
+    return SearchResult(np.array(found.plan, dtype=np.int64), found.loss, weights, tuple(found.trace))
 
 
 def _proposals(surrogate: Surrogate, ladders: Ladders, found: Generations, rng: np.random.Generator) -> dict[Plan, int]:

@@ -87,7 +87,7 @@ def test_workers_refuse_a_file_that_was_altered(built, tmp_path):
 
 
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr("pipeline.workers.SCHEDULER_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("pipeline.joblib_pools.SCHEDULER_TIMEOUT_S", 2.0)
     pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'spdy-edge[dask]'")
     with pytest.raises(RuntimeMissingError, match="dask worker"):
         Workers("dask", "tcp://127.0.0.1:1")

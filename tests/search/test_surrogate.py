@@ -5,8 +5,8 @@ import pytest
 
 from pipeline.search.budget_dp import InfeasibleBudget, solve_budget
 from pipeline.search.losses import LossMemory
-from pipeline.search.spdy import Knobs
-from pipeline.search.surrogate import Modelled, Surrogate, model_search
+from pipeline.search.spdy import Knobs, SearchResult
+from pipeline.search.surrogate import Surrogate, model_search
 from tests.search.timings import generated_timings
 
 UNITS, LEVELS = 14, 12
@@ -45,7 +45,7 @@ class Weighted:
         return self.loss(solve_budget(weighed, self.costs, self.budget).choice.tolist())
 
 
-def run(network: Weighted, knobs: Knobs | None = None, seed: int = 0) -> Modelled:
+def run(network: Weighted, knobs: Knobs | None = None, seed: int = 0) -> SearchResult:
     rng = np.random.default_rng(seed)
     return model_search(network.errors, network.costs, network.budget, network.evaluate, rng, knobs)
 

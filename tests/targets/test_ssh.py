@@ -40,6 +40,10 @@ def device(server: Sshd) -> SshDevice:
 
 @pytest.fixture
 def bench(server: Sshd) -> Bench:
+    return bench_on(server)
+
+
+def bench_on(server: Sshd) -> Bench:
     target = Target(
         name="box",
         vendor="any",
@@ -98,21 +102,10 @@ def test_what_the_shell_of_a_device_says_first_is_passed_over(
     talks = 'ForceCommand sh -c \'printf "welcome\\nto the box"; eval "$SSH_ORIGINAL_COMMAND"\''
     with sshd(folder, talks) as running:
         monkeypatch.setenv("SPDY_EDGE_SSH", running.command)
-        device = SshDevice(running.address, sys.executable)
-        assert device.host().id == collect_host().id
-        target = Target(
-            name="box",
-            vendor="any",
-            runtime="onnxruntime",
-            threads=1,
-            batch_size=4,
-            host=running.address,
-            python=sys.executable,
-        )
         open_device.cache_clear()
-        (info,) = (info for info in device.runtimes() if info.name == "onnxruntime")
+        assert SshDevice(running.address, sys.executable).host().id == collect_host().id
         inputs = np.zeros((4, 256), np.float32)
-        assert Bench(info, target, effort=QUICK).infer(models[1], {"x0": inputs}).shape == (4, 256)
+        assert bench_on(running).infer(models[1], {"x0": inputs}).shape == (4, 256)
         open_device.cache_clear()
 
 
