@@ -5,12 +5,10 @@ from pathlib import Path
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from pipeline.commands.options import as_json_option
+from pipeline.commands.tables import shown
 from pipeline.console import Reporter
-
-COLOURS = {"good": "green", "wary": "yellow", "bad": "red"}
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[int]:  # noqa: ARG001
@@ -93,11 +91,7 @@ def envelope(
     write_where_asked(base.with_name(base.name + ".html"), render_html(page))
     for table in (*maps_of(found), *([isa_table(found)] if found.isas else [])):
         reporter.say(table.caption)
-        shown = Table(*(column.title for column in table.columns))
-        for row, tones in zip(table.rows, table.tones, strict=True):
-            cells = zip(row, tones, strict=True)
-            shown.add_row(*(f"[{COLOURS[t]}]{escape(c)}[/{COLOURS[t]}]" if t else escape(c) for c, t in cells))
-        reporter.table(shown)
+        reporter.table(shown(table))
     reporter.stage(f"{page.headline}: {escape(str(base))}.html")
     if out is None:
         _renew_report(bundle.resolve().parent, reporter)

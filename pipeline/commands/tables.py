@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from pipeline.checks import Check
 from reports import document
 
+TONES = {"good": "green", "wary": "yellow", "bad": "red"}
 COLOURS = {"passed": "green", "failed": "red", "noted": "yellow", "skipped": "yellow"}
 
 
@@ -22,8 +24,9 @@ def checks_table(checks: Sequence[Check]) -> Table:
 
 
 def shown(contents: document.Table) -> Table:
-    """A report's table on the terminal."""
+    """A report's table on the terminal, its tones as colours."""
     table = Table(*(Column(column.heading, overflow="fold") for column in contents.columns))
-    for row in contents.rows:
-        table.add_row(*map(escape, row))
+    plain = [("",) * len(row) for row in contents.rows]
+    for row, tones in zip(contents.rows, contents.tones or plain, strict=True):
+        table.add_row(*(Text(cell, style=TONES.get(tone, "")) for cell, tone in zip(row, tones, strict=True)))
     return table
