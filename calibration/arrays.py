@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from calibration.datasets import Batch
+from calibration.datasets import Batch, Labelled
 from calibration.pictures import Preprocessing
 
 
-class ArraySplit:
+class ArraySplit(Labelled):
     """Samples in memory, which are trained on as they are; implements `calibration.datasets.Split`.
 
     Args:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from calibration.datasets import Split, Splits
 from calibration.errors import DataError
 
 USUAL_SIZE = 1024
+FEWEST_OTHERS = 32
+"""Samples that say something of a network."""
 KEPT_BYTES = 2**29
 """Samples that take no more are kept in memory: to decode them again would cost more time than they cost memory."""
 
@@ -133,7 +136,28 @@ def draw_calibration_set(splits: Splits, size: int | None, seed: int) -> Calibra
     wanted = USUAL_SIZE if size is None else size
     if wanted < 1:
         raise DataError(f"A calibration set needs at least one sample, not {size}")
-    held_out = set(_digests(splits.test, range(len(splits.test))))
+    drawn = _drawn(splits, wanted, seed)
+    if len(drawn) < (size or 1):
+        raise DataError(
+            f"A calibration set of {size or wanted} samples was asked for, but {splits.name} has {len(drawn)} training "
+            "samples that evaluation does not use. Ask for fewer"
+        )
+    return CalibrationSet(tuple(drawn), seed, _content(drawn.values()))
+
+
+def draw_others(splits: Splits, calibration: CalibrationSet, count: int) -> NDArray[np.int64]:
+    """Ascending indices of up to ``count`` training samples that are in neither the calibration nor the test set.
+
+    Those of the calibration set where there are hardly any others.
+    """
+    drawn = _drawn(splits, len(calibration.indices) + count, calibration.seed)
+    others = np.setdiff1d(list(drawn), calibration.indices)[:count]
+    return others if len(others) >= FEWEST_OTHERS else np.asarray(calibration.indices, np.int64)
+
+
+def _drawn(splits: Splits, wanted: int, seed: int) -> dict[int, str]:
+    """Index → digest of up to ``wanted`` training samples, ascending; of more, the first ones are those of fewer."""
+    held_out = set(_all_digests(splits.test))
     rng = np.random.default_rng(seed)
     strata = splits.train.strata
     shuffled, tie = rng.permutation(len(strata)), rng.permutation(int(strata.max(initial=0)) + 1)
@@ -145,12 +169,15 @@ def draw_calibration_set(splits: Splits, size: int | None, seed: int) -> Calibra
             break
         digests.update(zip(unknown, _digests(splits.train, unknown), strict=True))
         shuffled = shuffled[[digests.get(int(index)) not in held_out for index in shuffled]]
-    if len(drawn) < (size or 1):
-        raise DataError(
-            f"A calibration set of {size or wanted} samples was asked for, but {splits.name} has {len(drawn)} training "
-            "samples that evaluation does not use. Ask for fewer"
-        )
-    return CalibrationSet(tuple(sorted(drawn)), seed, _content(digests[index] for index in sorted(drawn)))
+    return {index: digests[index] for index in sorted(drawn)}
+
+
+def content_digest(split: Split) -> str:
+    """SHA-256 of all samples of a split and of what is right of them."""
+    truth = hashlib.sha256()
+    for name, array in sorted(split.truth(np.arange(len(split))).items()):
+        truth.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return _content((*_all_digests(split), truth.hexdigest()))
 
 
 def _balanced(shuffled: NDArray[np.int64], strata: NDArray[np.int64], tie: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -164,6 +191,16 @@ def _balanced(shuffled: NDArray[np.int64], strata: NDArray[np.int64], tie: NDArr
 def _digests(split: Split, indices: Iterable[int]) -> list[str]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(split.digest, indices))
+
+
+_KNOWN: WeakKeyDictionary[Split, tuple[str, ...]] = WeakKeyDictionary()
+"""Digests of whole splits, for which pictures have to be decoded."""
+
+
+def _all_digests(split: Split) -> tuple[str, ...]:
+    if split not in _KNOWN:
+        _KNOWN[split] = tuple(_digests(split, range(len(split))))
+    return _KNOWN[split]
 
 
 def _content(digests: Iterable[str]) -> str:

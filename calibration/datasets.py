@@ -24,6 +24,10 @@ class Batch:
     labels: NDArray[Any]
 
 
+Truth = Mapping[str, NDArray[Any]]
+"""What is right of some samples: plain arrays by name, which an .npz file holds."""
+
+
 class Split(Protocol):
     """Samples that can be drawn by index, decoded when they are asked for.
 
@@ -55,6 +59,31 @@ class Split(Protocol):
 
         May be called from several threads at once.
         """
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Ascending rows of what belongs to ``count`` random things to judge, or to all where there are fewer."""
+
+    def truth(self, indices: NDArray[np.int64]) -> Truth:
+        """What is right of the samples, by which a deployed network is judged."""
+
+
+class Labelled:
+    """Samples that are judged one by one, by their labels."""
+
+    labels: NDArray[Any]
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Random samples."""
+        return some_of(count, len(self.labels), rng)
+
+    def truth(self, indices: NDArray[np.int64]) -> Truth:
+        """``labels`` [len(indices), …]."""
+        return {"labels": np.asarray(self.labels)[indices]}
+
+
+def some_of(count: int, of: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """[min(count, of)] ascending numbers: data are often in the order of their classes, so they are drawn."""
+    return np.sort(rng.permutation(of)[:count]).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calibration.annotations import LAYOUTS, Annotations, Boxes
 from calibration.coco import find_instances, read_coco
-from calibration.datasets import Batch, Splits
+from calibration.datasets import Batch, Splits, Truth, some_of
 from calibration.decoding import decode_upright
 from calibration.errors import DataError
 from calibration.letterbox import GREY, Letterbox
@@ -89,6 +89,22 @@ class DetectionSplit:
         picture = self._pictures.one(index)
         return hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
 
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Random images."""
+        return some_of(count, len(self), rng)
+
+    def truth(self, indices: NDArray[np.int64]) -> Truth:
+        """``objects`` and ``crowds`` [n, boxes, 5]: class (-1 for none), left, top, right, bottom in pixels of inputs.
+
+        ``regions`` [n, 4] are left, top, right and bottom of the images in them.
+        """
+        side = self.input_shape[-1]
+        return {
+            "objects": _corners(self.labels[indices], side),
+            "crowds": _corners(self.crowds[indices], side),
+            "regions": self.regions[indices] * side,
+        }
+
     def _decode(self, index: int) -> Picture:
         image = self._images[index]
         return self._letterboxes[index].resized(decode_upright(self._source, image.member, image.size))
@@ -132,6 +148,13 @@ def read_annotations(source: Source) -> tuple[Annotations, Annotations]:
 
 def _as_inputs(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+
+
+def _corners(labels: NDArray[np.float32], side: int) -> NDArray[np.float64]:
+    """[n, boxes, 5] class, left, top, right and bottom in pixels of boxes by centre, width and height as shares."""
+    boxes = labels.astype(np.float64)
+    centres, halves = boxes[..., 1:3] * side, boxes[..., 3:] * side / 2
+    return np.concatenate([boxes[..., :1], centres - halves, centres + halves], axis=-1)
 
 
 def _padded(boxes: Sequence[Boxes]) -> NDArray[np.float32]:

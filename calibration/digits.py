@@ -5,14 +5,14 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.datasets import Batch
+from calibration.datasets import Batch, Labelled
 from calibration.pictures import Normalisation, Preprocessing, random_crop
 
 DIGITS = Normalisation((0.3053,), (0.3760,), scale=16.0)
 """Mean and spread of all digits."""
 
 
-class DigitSplit:
+class DigitSplit(Labelled):
     """Digits in memory; training shifts them by up to a pixel.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.datasets import Batch
+from calibration.datasets import Batch, Labelled
 from calibration.decoding import SUFFIXES, open_image, unreadable
 from calibration.errors import DataError
 from calibration.picture_cache import PictureCache
@@ -43,7 +43,7 @@ class Index:
     labels: NDArray[np.int64]
 
 
-class ImageSplit:
+class ImageSplit(Labelled):
     """Images that are decoded when asked for, and kept in memory up to a limit.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.arrays import ArraySplit
+from calibration.datasets import Truth, some_of
 from calibration.errors import DataError
 from calibration.text_files import divide, find_files
 from calibration.tokens import CHUNK, TextEncoder, Tokens
@@ -68,6 +69,25 @@ class QuestionSplit(ArraySplit):
         super().__init__(windows.tokens, _answer_tokens(questions, windows), dtype=np.int64)
         self.questions = tuple(questions)
         self.windows = windows
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """All windows of random questions."""
+        return np.flatnonzero(np.isin(self.windows.question, some_of(count, len(self.questions), rng)))
+
+    def truth(self, indices: NDArray[np.int64]) -> Truth:
+        """What it takes to read answers out of the windows and to judge them.
+
+        ``question`` [n] that each window belongs to, ``characters`` [n, length, 2] of its tokens, and the questions'
+        ``contexts`` and ``answers``, the latter as lists of texts in JSON.
+        """
+        numbers, question = np.unique(self.windows.question[indices], return_inverse=True)
+        asked = [self.questions[number] for number in numbers]
+        return {
+            "question": question,
+            "characters": self.windows.characters[indices],
+            "contexts": np.array([one.context for one in asked]),
+            "answers": np.array([json.dumps([text for text, _ in one.answers]) for one in asked]),
+        }
 
 
 def question_splits(data: Path, encoder: TextEncoder) -> tuple[QuestionSplit, QuestionSplit]:

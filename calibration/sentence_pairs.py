@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.arrays import ArraySplit
-from calibration.datasets import Batch
+from calibration.datasets import Batch, Truth, some_of
 from calibration.errors import DataError
 from calibration.text_files import divide, find_files, read_rows
 from calibration.tokens import TextEncoder
@@ -45,6 +45,15 @@ class SentenceSplit(ArraySplit):
         """
         both = np.stack([indices, indices ^ 1], axis=1).ravel()
         return Batch(self.inputs(both), self.labels[both])
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Both sentences of random pairs."""
+        first = 2 * some_of(count, len(self.scores), rng)
+        return np.stack([first, first + 1], axis=1).ravel()
+
+    def truth(self, indices: NDArray[np.int64]) -> Truth:
+        """``scores`` [len(indices) / 2] of whole pairs."""
+        return {"scores": self.scores[indices[::2] // 2]}
 
 
 def sentence_splits(data: Path, encoder: TextEncoder) -> tuple[SentenceSplit, SentenceSplit]:

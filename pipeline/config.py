@@ -80,8 +80,10 @@ class RunConfig(BaseModel):
         0.0, ge=0, description="seconds that a certificate's processes are spread over, where a machine drifts"
     )
     seed: int = Field(0, ge=0, description="seed of every random choice")
-    allocator: Literal["spdy", "spdy-evolution", "surrogate", "dp", "uniform", "global-magnitude"] = Field(
-        "spdy", description="what chooses every unit's level"
+    allocator: Literal["best", "spdy", "spdy-evolution", "surrogate", "dp", "uniform", "global-magnitude"] = Field(
+        "best",
+        description="what chooses every unit's level; best: spdy's plan or a plain one, whichever is nearest to the "
+        "dense network once corrected",
     )
     criterion: Literal["obs", "magnitude"] = Field("obs", description="which weights go")
     channel_criterion: Literal["obs", "l1", "l2", "leverage", "pfp"] = Field(
@@ -115,8 +117,8 @@ class RunConfig(BaseModel):
     ship_sample: int = Field(
         0,
         ge=0,
-        description="held-out samples with labels that the bundle carries, on which `pipeline verify` scores the "
-        "network on a device; classifiers only",
+        description="held-out samples (images, texts, pairs of sentences, questions) that the bundle carries with the "
+        "right answers, so that `pipeline verify` scores the network on a device",
     )
     backend: Literal["here", "threading", "loky", "dask", "ray"] = Field(
         "here", description="where units and candidate plans are worked on, see docs/scaling.md"

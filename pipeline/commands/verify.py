@@ -49,7 +49,7 @@ def _seconds(context: click.Context, option: click.Parameter, value: float | Non
     callback=_seconds,
     help="where the bundle has no dense.onnx to measure against",
 )
-@click.option("--sample", type=click.Path(path_type=Path), help=".npz with inputs and labels: check the accuracy too")
+@click.option("--sample", type=click.Path(path_type=Path), help=".npz with inputs and the right answers: scored, too")
 @click.option("--tolerance", type=POSITIVE, default=1e-3, show_default=True, help="of the golden outputs, relative")
 @click.option("--strict-host", is_flag=True, help="another CPU than the certificate's is a failure (exit 7)")
 @click.option("--precedence", is_flag=True, help="measure ahead of every other process there, which takes root")

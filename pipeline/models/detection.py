@@ -9,14 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calibration.datasets import Split, Splits
+from calibration.datasets import Splits
 from calibration.detection import DetectionSplit, detection_splits
 from pipeline.accuracy import Score
-from pipeline.models.average_precision import AveragePrecision, Truth, average_precision
 from pipeline.models.base import Block, Cut, Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights, usable
 from pipeline.models.detection_loss import DetectionLoss
-from pipeline.models.nms import BOX_VALUES, Detections, find_detections
 from pipeline.models.pickled_modules import holds_objects, read_module
 from pipeline.models.tracing import trace_units
 from pipeline.models.yolov5 import (
@@ -32,6 +30,8 @@ from pipeline.models.yolov5 import (
     YoloV5,
     coco_anchors,
 )
+from pipeline.scoring.nms import BOX_VALUES, Detections, find_detections
+from pipeline.scoring.objects import score_detections
 from pipeline.serving.record import OBJECT_DETECTION
 from targets.errors import ConfigError
 
@@ -133,29 +133,19 @@ class YoloAdapter:
         return self._loss.found(outputs, labels)
 
     def evaluate(self, predict: Predict, data: Splits) -> Score:
-        """Mean average precision over the overlaps 0.5 to 0.95; that of every image by itself says which are hard."""
-        found = self.judge(predict, data.test)
-        return Score(self.metric, found.mean, found.per_image, {"mAP@.5": found.mean_50}, found.resampled)
-
-    def judge(self, predict: Predict, split: Split) -> AveragePrecision:
-        """How good a deployed network's detections on ``split`` are.
+        """Mean average precision over the overlaps 0.5 to 0.95.
 
         Raises:
-            ConfigError: the split has no boxes.
+            ConfigError: the test split has no boxes.
         """
+        split, step = data.test, self.recipe.inference_batch
         if not isinstance(split, DetectionSplit):
             raise ConfigError(f"{self.name} is judged by annotated images: load the data with its own adapter.")
         found: list[Detections] = []
-        for start in range(0, len(split), self.recipe.inference_batch):
-            rows = np.arange(start, min(start + self.recipe.inference_batch, len(split)))
+        for start in range(0, len(split), step):  # outputs of all images would not fit into memory
+            rows = np.arange(start, min(start + step, len(split)))
             found.extend(find_detections(outputs) for outputs in predict(split.inputs(rows)))
-        side = split.input_shape[-1]
-        clipped = [_clip(some, region * side) for some, region in zip(found, split.regions, strict=True)]
-        truths = [
-            Truth(_corners(objects, side), _corners(crowds, side))
-            for objects, crowds in zip(split.labels, split.crowds, strict=True)
-        ]
-        return average_precision(clipped, truths, len(split.classes))
+        return score_detections(found, split.truth(np.arange(len(split))), len(split.classes), self.metric)
 
 
 def load_yolov5(size: Size, path: Path) -> YoloV5:
@@ -186,16 +176,3 @@ def _classes(weights: Mapping[str, Tensor]) -> int:
 def _fits(size: Size, weights: Mapping[str, Tensor]) -> bool:
     with torch.device("meta"):
         return not differences(YoloV5(size, _classes(weights)), weights)
-
-
-def _clip(found: Detections, region: NDArray[np.float64]) -> Detections:
-    """Boxes cut off at the edges of the image."""
-    corners = found.corners.clip(np.tile(region[:2], 2), np.tile(region[2:], 2))
-    return Detections(corners, found.scores, found.classes)
-
-
-def _corners(labels: NDArray[np.float32], side: int) -> NDArray[np.float64]:
-    """[k, 5] class, left, top, right and bottom in pixels of labels [boxes, 5], without their padding."""
-    boxes = labels[labels[:, 0] >= 0].astype(np.float64)
-    centres, halves = boxes[:, 1:3] * side, boxes[:, 3:] * side / 2
-    return np.concatenate([boxes[:, :1], centres - halves, centres + halves], axis=1)

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.models.anchor_matching import Matches, match_anchors
-from pipeline.models.nms import BOX_VALUES
 from pipeline.models.yolov5 import STRIDES, Grid
+from pipeline.scoring.nms import BOX_VALUES
 
 BOX_GAIN, OBJECTNESS_GAIN, CLASS_GAIN = 0.05, 1.0, 0.5
 """Shares of the three losses for 80 classes and 640 pixels."""

@@ -1,23 +1,20 @@
 """The adapters of language models: question answering, text classification and sentence embeddings."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from calibration.datasets import Split, Splits
 from calibration.labelled_texts import labelled_splits
-from calibration.questions import SHARED, QuestionSplit, question_splits
-from calibration.sentence_pairs import SentenceSplit, sentence_splits
+from calibration.questions import SHARED, question_splits
+from calibration.sentence_pairs import sentence_splits
 from calibration.tokens import TOKENIZER, TextEncoder
 from pipeline.accuracy import Score
-from pipeline.models.answers import best_answers, exact_match, f1
 from pipeline.models.base import Block, Feeds, Predict, Recipe, Unit
 from pipeline.models.bert import (
     TENSORS,
@@ -30,8 +27,11 @@ from pipeline.models.bert import (
 )
 from pipeline.models.distillation import SHARE, distilled, divergence
 from pipeline.models.pretrained import Pretrained, find_pretrained
-from pipeline.models.rank_correlation import resampled_correlation, standard_ranks
 from pipeline.models.tracing import trace_units
+from pipeline.scoring.base import Scorer
+from pipeline.scoring.classes import ClassScorer
+from pipeline.scoring.questions import QuestionScorer
+from pipeline.scoring.similarity import SimilarityScorer
 from pipeline.serving.record import QUESTION_ANSWERING, SENTENCE_SIMILARITY, TEXT_CLASSIFICATION
 from targets.errors import ArtifactError, ConfigError
 
@@ -119,13 +119,7 @@ class QuestionAnswering(_LanguageModel):
 
     def evaluate(self, predict: Predict, data: Splits) -> Score:
         """F1 by SQuAD's rules; exact match is reported beside it."""
-        split = data.test
-        assert isinstance(split, QuestionSplit)
-        answers = best_answers(split.questions, split.windows, _outputs(predict, split))
-        pairs = list(zip(answers, split.questions, strict=True))
-        scores = np.array([f1(*pair) for pair in pairs])
-        exact = float(np.mean([exact_match(*pair) for pair in pairs]))
-        return Score(self.metric, float(scores.mean()), scores, {"exact match": exact})
+        return _evaluate(QuestionScorer(), predict, data.test, self.metric)
 
 
 class TextClassification(_LanguageModel):
@@ -177,8 +171,7 @@ class TextClassification(_LanguageModel):
 
     def evaluate(self, predict: Predict, data: Splits) -> Score:
         """Share of texts whose class is right."""
-        hits = (_outputs(predict, data.test).argmax(axis=1) == data.test.labels).astype(np.float64)
-        return Score(self.metric, float(hits.mean()), hits)
+        return _evaluate(ClassScorer(), predict, data.test, self.metric)
 
 
 class SentenceEmbedding(_LanguageModel):
@@ -222,16 +215,8 @@ class SentenceEmbedding(_LanguageModel):
         return (1 - (_pair_cosines(outputs) - labels[::2]).abs()).clamp(0, 1)
 
     def evaluate(self, predict: Predict, data: Splits) -> Score:
-        """Spearman's rank correlation of the pairs' cosines with their scores; at least 0.
-
-        It is the mean of products of standardised ranks, which are given pair by pair.
-        """
-        split = data.test
-        assert isinstance(split, SentenceSplit)
-        cosines = _pair_cosines(torch.from_numpy(_outputs(predict, split))).numpy()
-        products = standard_ranks(cosines) * standard_ranks(split.scores)
-        correlation = partial(resampled_correlation, cosines, split.scores)
-        return Score(self.metric, max(0.0, float(products.mean())), products, resampled=correlation)
+        """Spearman's rank correlation of the pairs' cosines with their scores; at least 0."""
+        return _evaluate(SimilarityScorer(), predict, data.test, self.metric)
 
 
 def _load(
@@ -252,9 +237,10 @@ def _load(
     return Splits(data.stem, *splits(data, encoder), {TOKENIZER: encoder.to_json(stride)})
 
 
-def _outputs(predict: Predict, split: Split) -> NDArray[np.float32]:
-    """[n, …] outputs for all samples of a split."""
-    return predict(split.inputs(np.arange(len(split))))
+def _evaluate(scorer: Scorer, predict: Predict, split: Split, metric: str) -> Score:
+    """The score of all samples of a split."""
+    rows = np.arange(len(split))
+    return scorer.score(predict(split.inputs(rows)), split.truth(rows), metric)
 
 
 def _class_names(found: Pretrained) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.nms import BOX_VALUES
+from pipeline.scoring.nms import BOX_VALUES
 
 STRIDES = (8, 16, 32)
 """Pixels between the cells of the three grids that boxes are predicted on."""

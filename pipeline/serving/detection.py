@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from calibration.letterbox import Letterbox
-from pipeline.models.nms import find_detections
+from pipeline.scoring.nms import find_detections
 
 CONFIDENCE, OVERLAP = 0.25, 0.45
 """What people see, as YOLOv5 shows it: far fewer boxes than precision is judged by."""

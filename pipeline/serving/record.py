@@ -16,8 +16,6 @@ TEXT_CLASSIFICATION = "text-classification"
 SENTENCE_SIMILARITY = "sentence-similarity"
 QUESTION_ANSWERING = "question-answering"
 CLASSIFICATIONS = (IMAGE_CLASSIFICATION, TEXT_CLASSIFICATION)
-WITHOUT_LABELS = (OBJECT_DETECTION, QUESTION_ANSWERING, SENTENCE_SIMILARITY)
-"""Tasks that a label a sample does not judge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class ServingRecord:
     Args:
         model: its name, such as ``resnet:20``.
         task: what it does, in Hugging Face's words. Classification gives [n, classes] logits, object detection
-            [n, anchors, 5 + classes] as `pipeline.models.nms.find_detections` takes, sentence similarity [n, hidden]
+            [n, anchors, 5 + classes] as `pipeline.scoring.nms.find_detections` takes, sentence similarity [n, hidden]
             embeddings, question answering [n, length, 2] logits of each token's being the answer's first and last.
         inputs: what it is fed, in the model file's order.
         runtime: that it was certified on, with this precision, these threads and this batch size.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.questions import Windows, longest_question
-from pipeline.models.answers import best_spans
+from pipeline.scoring.answers import best_spans
 from targets.errors import ArtifactError, RuntimeMissingError
 
 if TYPE_CHECKING:

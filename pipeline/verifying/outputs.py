@@ -14,11 +14,12 @@ from pipeline.accuracy import Score, accuracy_record
 from pipeline.checks import Check, check
 from pipeline.differences import INT8_STEPS, relative_differences
 from pipeline.release import Accuracy
-from pipeline.serving.record import WITHOUT_LABELS, ServingRecord
+from pipeline.scoring.registry import scorer_of
+from pipeline.serving.record import ServingRecord
 from pipeline.verifying.sample import read_sample
 from profilers.measure import Bench, Candidate
 from reports import formatting
-from targets.errors import AccuracyError, ArtifactError, ConfigError
+from targets.errors import AccuracyError, ArtifactError
 
 GOLDEN = "golden.safetensors"
 
@@ -94,38 +95,33 @@ def check_accuracy(
     """Whether the network loses no more against the dense one on a sample than it was certified to lose.
 
     Any sample serves, however hard: both networks see it, and their difference is compared with the certificate's. In a
-    bundle without the dense network the accuracy itself is, with the interval of a share of ``n``.
+    bundle without the dense network the accuracy itself is, with its bootstrap interval.
 
     Args:
         sample: .npz file that `read_sample` reads.
-        record: how the network is fed.
+        record: how the network is fed, and what it does.
 
     Raises:
-        ConfigError: the sample cannot be read or does not fit, or the network does not tell classes apart.
+        ConfigError: the sample cannot be read or does not fit, or what the network does cannot be scored.
         RuntimeMissingError: a network does not run.
     """
-    if record.task in WITHOUT_LABELS:
-        raise ConfigError(
-            f"A sample with labels judges classifiers; {record.model} does {record.task}. Leave the sample out: golden "
-            "outputs and the speedup are checked without it."
-        )
-    feeds, labels = read_sample(sample, record.inputs)
-    compressed = _score(bench, model, feeds, labels)
-    reference = compressed if dense is None else _score(bench, dense, feeds, labels)
+    scorer = scorer_of(record.task)
+    feeds, truth = read_sample(sample, record.inputs, scorer)
+
+    def score(network: Candidate) -> Score:
+        return scorer.score(bench.infer(network, feeds), truth, certified.metric)
+
+    compressed = score(model)
+    reference = compressed if dense is None else score(dense)
     lost = accuracy_record(reference, compressed, confidence=certified.confidence)
-    scores = f"{formatting.percent(reference.value, 2)} → {formatting.percent(compressed.value, 2)}"
+    samples = f"{len(compressed.per_sample)} samples"
     if dense is None:
-        error = 2 * float(np.sqrt(max(compressed.value * (1 - compressed.value), 0.25 / len(labels)) / len(labels)))
-        passed = compressed.value + error >= certified.compressed
+        passed = lost["compressed_high"] >= certified.compressed
         asked = f"{formatting.percent(certified.compressed, 2)}, as certified"
-        found = f"{formatting.percent(compressed.value, 2)} on {len(labels)} samples"
+        found = f"{formatting.percent(compressed.value, 2)} on {samples}"
     else:
         passed = lost["ci_high"] >= certified.ci_low
         asked = f"{formatting.points(certified.difference, 2)} points against dense, as certified"
-        found = f"{formatting.points(lost['difference'], 2)} points on {len(labels)} samples ({scores})"
+        scores = f"{formatting.percent(reference.value, 2)} → {formatting.percent(compressed.value, 2)}"
+        found = f"{formatting.points(lost['difference'], 2)} points on {samples} ({scores})"
     return check("accuracy", passed, asked, found, AccuracyError.exit_code), lost
-
-
-def _score(bench: Bench, model: Candidate, feeds: dict[str, NDArray[Any]], labels: NDArray[np.int64]) -> Score:
-    hits = (bench.infer(model, feeds).argmax(axis=1) == labels).astype(np.float64)
-    return Score("top-1 accuracy", float(hits.mean()), hits)

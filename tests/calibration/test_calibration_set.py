@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.calibration_set import draw_calibration_set
-from calibration.datasets import Splits, load_splits
+from calibration.calibration_set import content_digest, draw_calibration_set
+from calibration.datasets import Labelled, Splits, load_splits
 from calibration.errors import DataError
 
 
-class Numbers:
+class Numbers(Labelled):
     """Samples that are one number each; equal numbers are equal samples."""
 
     input_shape: tuple[int, ...] = (1,)
@@ -110,3 +110,11 @@ def test_samples_come_in_the_order_that_was_asked_for_and_only_small_ones_stay(m
     assert len(batches) == 3
     assert [batch.ravel().tolist() for batch in samples.batches(2, np.array([9, 0, 1]))] == [[7, 3], [1]]
     assert max(read, default=0) == (0 if kept_bytes else 4)
+
+
+def test_other_samples_or_other_labels_are_other_data():
+    whole = content_digest(Numbers([1, 2, 3], [0, 1, 2]))
+    assert whole == content_digest(Numbers([1, 2, 3], [0, 1, 2]))
+    assert whole != content_digest(Numbers([1, 2, 4], [0, 1, 2]))
+    assert whole != content_digest(Numbers([1, 2, 3], [0, 1, 1]))
+    assert whole != content_digest(Numbers([2, 1, 3], [1, 0, 2]))

@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.datasets import Batch, Splits
+from calibration.datasets import Batch, Labelled, Splits
 
 
-class ArraySplit:
+class ArraySplit(Labelled):
     """Samples held in memory; augmentation mirrors some of them."""
 
     def __init__(self, inputs: NDArray[np.float32], labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:

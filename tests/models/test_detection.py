@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from calibration.datasets import Splits
 from calibration.errors import DataError
 from pipeline.export import export_onnx, unit_initialisers
 from pipeline.models.detection import YoloAdapter, load_yolov5
@@ -180,5 +181,5 @@ def test_the_dense_network_has_its_known_precision():
     predict = torch_predict(adapter.deployed(network), adapter.feeds, adapter.recipe.inference_batch)
     known = {splits.test: (0.712, 0.477), splits.train: (0.600, 0.362)}
     for split, expected in known.items():
-        found = adapter.judge(predict, split)
-        assert (found.mean_50, found.mean) == pytest.approx(expected, abs=0.005)
+        found = adapter.evaluate(predict, Splits("coco", split, split))
+        assert (found.others["mAP@.5"], found.value) == pytest.approx(expected, abs=0.005)

@@ -11,10 +11,10 @@ import pytest
 from calibration.questions import Question, cut_windows
 from calibration.tokens import TOKENIZER, TextEncoder
 from pipeline import load_bundle
-from pipeline.models.answers import best_answers
 from pipeline.models.inference import torch_predict
 from pipeline.models.language import QuestionAnswering, SentenceEmbedding, TextClassification
 from pipeline.models.pretrained import find_pretrained
+from pipeline.scoring.answers import best_answers
 from pipeline.serving.errors import InputError
 from pipeline.serving.texts import TextReader
 from targets.errors import ArtifactError

@@ -68,7 +68,7 @@ def runnable_bundle(
     save_file({"x0": inputs[:golden_rows].copy(), "x2": golden[:golden_rows].copy()}, source / "golden.safetensors")
     if labelled:
         rows = np.resize(inputs, (labelled, WIDTH))
-        write_sample(source / SAMPLE, {"x0": rows}, np.resize(outputs.argmax(axis=1), labelled))
+        write_sample(source / SAMPLE, {"x0": rows}, {"labels": np.resize(outputs.argmax(axis=1), labelled)})
     write_json(source / "serving.json", replace(RECORD, task=task).to_json())
     here = {"id": collect_host().id, "model": collect_host().model}
     network = {"runtime": "onnxruntime", "precision": "fp32"}

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pipeline.evidence import Protocol
-from pipeline.serving.record import TensorSpec
+from pipeline.scoring.classes import ClassScorer
+from pipeline.scoring.similarity import pair_cosines
+from pipeline.serving.record import SENTENCE_SIMILARITY, TensorSpec
 from pipeline.verified import read_verified
 from pipeline.verifying.sample import read_sample
 from pipeline.verifying.verify import Verification, VerifyOptions, place_of_record, verify
@@ -17,7 +20,7 @@ from profilers.measure import Effort
 from targets.errors import ArtifactError, ConfigError, RuntimeMissingError, UnreachableError
 from tests.bundles import contents
 from tests.command import pipeline
-from tests.verifying.bundles import WIDTH, runnable_bundle
+from tests.verifying.bundles import BATCH, WIDTH, runnable_bundle
 
 pytestmark = pytest.mark.timed
 
@@ -146,15 +149,17 @@ def sample(path: Path, **arrays: Any) -> Path:
     return path
 
 
-def test_accuracy_on_a_sample_is_compared_with_the_loss_that_was_certified(bundle: Path, tmp_path: Path) -> None:
+def outputs_of(network: Path, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     import onnxruntime
 
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    rows = (inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH))
+    return np.concatenate([session.run(None, {session.get_inputs()[0].name: batch})[0] for batch in rows])
+
+
+def test_accuracy_on_a_sample_is_compared_with_the_loss_that_was_certified(bundle: Path, tmp_path: Path) -> None:
     inputs = np.random.default_rng(3).standard_normal((64, WIDTH)).astype(np.float32)
-    labels = {}
-    for name in ("model", "dense"):
-        session = onnxruntime.InferenceSession(bundle / f"{name}.onnx", providers=["CPUExecutionProvider"])
-        found = [session.run(None, {session.get_inputs()[0].name: inputs[i : i + 4]})[0] for i in range(0, 64, 4)]
-        labels[name] = np.concatenate(found).argmax(axis=1)
+    labels = {name: outputs_of(bundle / f"{name}.onnx", inputs).argmax(axis=1) for name in ("model", "dense")}
     better = sample(tmp_path / "better.npz", inputs=inputs, labels=labels["model"])
     worse = sample(tmp_path / "worse.npz", inputs=inputs, labels=labels["dense"])
     assert verify(bundle, replace(UNMEASURED, sample=better)).exit_code == 0
@@ -176,17 +181,32 @@ def test_a_bundle_that_carries_a_sample_is_scored_on_it(tmp_path: Path) -> None:
     assert "8 samples" in accuracy.found
 
 
-def test_samples_hold_every_input_and_judge_classifiers_alone(tmp_path: Path) -> None:
+def test_embeddings_are_scored_by_how_alike_their_inputs_are(tmp_path: Path) -> None:
+    """The same for a task whose score is no mean over samples, with and without the dense network."""
+    inputs = np.random.default_rng(4).standard_normal((80, WIDTH)).astype(np.float32)
+    shipped = runnable_bundle(tmp_path / "all", task=SENTENCE_SIMILARITY)
+    alike = {name: pair_cosines(outputs_of(shipped / f"{name}.onnx", inputs)) for name in ("model", "dense")}
+    better = sample(tmp_path / "better.npz", inputs=inputs, scores=alike["model"])
+    worse = sample(tmp_path / "worse.npz", inputs=inputs, scores=alike["dense"])
+    found = {path.stem: verify(shipped, replace(UNMEASURED, sample=path)) for path in (better, worse)}
+    assert {name: one.exit_code for name, one in found.items()} == {"better": 0, "worse": 4}
+    assert "40 samples (" in next(check.found for check in found["better"].checks if check.name == "accuracy")
+    alone = runnable_bundle(tmp_path / "alone", task=SENTENCE_SIMILARITY, without=("dense.onnx",))
+    assert verify(alone, replace(UNMEASURED, sample=better)).exit_code == 0
+    assert verify(alone, replace(UNMEASURED, sample=worse)).exit_code == 4
+
+
+def test_samples_hold_every_input(tmp_path: Path) -> None:
     labels, tokens = np.arange(3), np.ones((3, 8), np.int64)
     path = sample(tmp_path / "texts.npz", input_ids=tokens, attention_mask=2 * tokens, labels=labels)
     ids, mask, types = (TensorSpec(n, (1, 8), "int64") for n in ("input_ids", "attention_mask", "token_type_ids"))
-    feeds, read = read_sample(path, [ids, mask])
+    feeds, truth = read_sample(path, [ids, mask], ClassScorer())
     assert {name: int(array[0, 0]) for name, array in feeds.items()} == {"input_ids": 1, "attention_mask": 2}
-    assert list(read) == [0, 1, 2]
-    with pytest.raises(ConfigError, match=r"npz file with input_ids, token_type_ids \[n, …\] and labels"):
-        read_sample(path, [ids, types])
-    detector = runnable_bundle(tmp_path / "detector", task="object-detection")
-    with pytest.raises(ConfigError, match=r"does object-detection\. Leave the sample out"):
+    assert list(truth["labels"]) == [0, 1, 2]
+    with pytest.raises(ConfigError, match=r"npz file with input_ids, token_type_ids \[n, …\], labels \[n\]"):
+        read_sample(path, [ids, types], ClassScorer())
+    detector = runnable_bundle(tmp_path / "detector", task="depth-estimation")
+    with pytest.raises(ConfigError, match=r"How depth-estimation is scored .* Leave the sample out"):
         verify(detector, replace(UNMEASURED, sample=path))
 
 

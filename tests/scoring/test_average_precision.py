@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.models.average_precision import Truth, average_precision
-from pipeline.models.nms import Detections
+from pipeline.scoring.average_precision import ImageTruth, average_precision
+from pipeline.scoring.nms import Detections
 
 BOX = (10, 10, 50, 30)
 
@@ -16,7 +16,7 @@ def _found(*rows):
 
 
 def _truth(*objects, crowds=()):
-    return Truth(np.array(objects, np.float64).reshape(-1, 5), np.array(crowds, np.float64).reshape(-1, 5))
+    return ImageTruth(np.array(objects, np.float64).reshape(-1, 5), np.array(crowds, np.float64).reshape(-1, 5))
 
 
 def test_right_boxes_are_perfect_and_nothing_is_printed(capsys):

@@ -4,12 +4,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 
 def standard_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
     """Ranks [n] with mean 0 and variance 1; equal values share their mean rank."""
-    ranks = rankdata(values)
+    (ranks,) = _ranks(values, np.ones((1, len(values)), np.int64))
     spread = ranks.std()
     return (ranks - ranks.mean()) / spread if spread > 0 else np.zeros(len(ranks))
 

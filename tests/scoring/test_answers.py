@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from calibration.questions import Question, Windows
-from pipeline.models.answers import best_answers, exact_match, f1
+from pipeline.scoring.answers import best_answers, exact_match, f1
 
 CONTEXT = "one two three four"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from pipeline.models.rank_correlation import resampled_correlation
+from pipeline.scoring.rank_correlation import resampled_correlation
 
 
 def test_it_is_scipys_of_the_copies():

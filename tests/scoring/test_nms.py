@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.nms import find_detections
+from pipeline.scoring.nms import find_detections
 
 
 def _outputs(*rows):

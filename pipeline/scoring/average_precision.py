@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.accuracy import Resampled
-from pipeline.models.nms import Detections
+from pipeline.scoring.nms import Detections
+from targets.errors import ConfigError
 
 RECALLS = np.linspace(0, 1, 101)
 """At which COCO reads precision."""
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class ImageTruth:
     """What is in one image.
 
     Args:
@@ -47,7 +48,7 @@ class AveragePrecision:
     resampled: Resampled
 
 
-def average_precision(found: Sequence[Detections], truths: Sequence[Truth], classes: int) -> AveragePrecision:
+def average_precision(found: Sequence[Detections], truths: Sequence[ImageTruth], classes: int) -> AveragePrecision:
     """Compare detections with the truth, image by image in the same order.
 
     Overlaps are ratios of areas, so that it does not matter in which pixels boxes are measured.
@@ -56,9 +57,15 @@ def average_precision(found: Sequence[Detections], truths: Sequence[Truth], clas
         found: detections of every image.
         truths: what is in every image.
         classes: number of classes.
+
+    Raises:
+        ConfigError: pycocotools is not installed.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        raise ConfigError("Detections are scored by the package pycocotools: pip install pycocotools") from None
 
     with contextlib.redirect_stdout(io.StringIO()):  # it talks
         truth, detected = COCO(), COCO()
@@ -80,7 +87,7 @@ def average_precision(found: Sequence[Detections], truths: Sequence[Truth], clas
     return AveragePrecision(_mean(by_overlap), _mean(by_overlap[:1]), per_image, partial(_resampled, comparisons))
 
 
-def _truth_records(truths: Sequence[Truth]) -> Iterator[dict[str, Any]]:
+def _truth_records(truths: Sequence[ImageTruth]) -> Iterator[dict[str, Any]]:
     for image, truth in enumerate(truths):
         for rows, crowd in ((truth.objects, 0), (truth.crowds, 1)):
             for kind, *corners in rows.tolist():
