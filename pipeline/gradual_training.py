@@ -9,7 +9,7 @@ the same run folder, a user starts it alike:
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,24 @@ from pipeline.run_folder import RunFolder, read_json, write_json
 from pipeline.setup import prepare
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import training_facts
-from pipeline.training.gradual import GradualSettings, TrainingProgress, TrainingRecord, gradual_prune
+from pipeline.training.gradual import Goal, GradualSettings, TrainingProgress, TrainingRecord, gradual_prune
+from pipeline.training.masks import column_masks, sparsity
 from targets.errors import ConfigError, RuntimeMissingError
 
 JOB, RECORD, NETWORK = "training-job.json", "training-record.json", "trained.safetensors"
 """What goes to launched processes and what comes from them."""
-ELSEWHERE = {"target": "auto", "runtime": "onnxruntime", "threads": None, "strict_target": False, "precedence": None}
+ELSEWHERE = {
+    "target": "auto",
+    "runtime": "onnxruntime",
+    "families": None,
+    "threads": None,
+    "strict_target": False,
+    "precedence": None,
+}
 """Settings of a process that only trains, on a host that is not the target."""
 
 
-def train(
-    run: Run, student: nn.Module, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
-) -> TrainingRecord:
+def train(run: Run, student: nn.Module, settings: GradualSettings, goal: Goal, checkpoint: Path) -> TrainingRecord:
     """Gradual pruning of ``student``, in place, with progress."""
     with run.reporter.task("training", 1) as task:
 
@@ -49,7 +55,7 @@ def train(
         return gradual_prune(
             student,
             run.dense,
-            sparsities,
+            goal,
             run.splits.train,
             run.adapter.training_loss,
             run.adapter.training_score,
@@ -60,10 +66,31 @@ def train(
         )
 
 
+def goal_of(sparsities: Mapping[str, float], structured: Sequence[str], corrected: nn.Module) -> Goal:
+    """What training aims at: zeros of structured layers stay those of the corrected network, others may move.
+
+    Args:
+        sparsities: layer → fraction of zeros.
+        structured: those layers among them that lose whole columns.
+        corrected: network with the plan's zeros.
+    """
+    planned = column_masks(corrected, structured)
+    return Goal({**sparsities, **{name: sparsity({name: mask}) for name, mask in planned.items()}}, planned)
+
+
 def train_launched(
-    run: Run, launcher: str, settings: GradualSettings, sparsities: Mapping[str, float], checkpoint: Path
+    run: Run,
+    launcher: str,
+    settings: GradualSettings,
+    sparsities: Mapping[str, float],
+    structured: Sequence[str],
+    checkpoint: Path,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The same in a launcher's processes; the network and the record, as `TrainingRecord` in plain data.
+
+    Args:
+        sparsities: as `goal_of` takes.
+        structured: likewise, the corrected network lying in the run folder.
 
     Raises:
         RuntimeMissingError: the launcher failed, or ended without a result.
@@ -71,6 +98,7 @@ def train_launched(
     job = {
         "settings": asdict(settings),
         "sparsities": dict(sparsities),
+        "structured": list(structured),
         "checkpoint": checkpoint.name,
         "input_size": run.target.input_size,
     }
@@ -105,13 +133,11 @@ def main(folder: Path) -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     run = prepare(config, run_folder, Reporter(quiet=not is_first))
     settings = GradualSettings(**job["settings"])
-    if settings.start == "database":
-        student = run.network(run_folder.file("corrected.safetensors"))
-    else:
-        student = run.copy_of_dense()
-    record = train(run, student, settings, job["sparsities"], run_folder.file(job["checkpoint"]))
+    goal = goal_of(job["sparsities"], job["structured"], run.network(run_folder.file("corrected.safetensors")))
+    student = run.copy_of_dense()
+    record = train(run, student, settings, goal, run_folder.file(job["checkpoint"]))
     if is_first:
-        save_network(run, student, NETWORK)
+        save_network(student, run_folder.file(NETWORK))
         write_json(run_folder.file(RECORD), asdict(record))
 
 

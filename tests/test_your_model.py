@@ -16,7 +16,7 @@ from pipeline.export import PlanPatcher, assert_zeros_survive, export_onnx
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.parity import check_parity
-from pipeline.training.gradual import GradualSettings, gradual_prune
+from pipeline.training.gradual import Goal, GradualSettings, gradual_prune
 from targets.levels import Level
 
 PAGE = (Path(__file__).parents[1] / "docs" / "your-model.md").read_text()
@@ -75,8 +75,7 @@ def test_it_is_pruned_gradually(loaded):
     network = adapter.load(Path("digits.pt"), data)
     recipe = adapter.recipe
     settings = GradualSettings(epochs=3, batch_size=recipe.training_batch, peak_lr=recipe.peak_lr)
-    gradual_prune(
-        network, dense, {"layers.2": 0.9}, data.train, adapter.training_loss, adapter.training_score, settings
-    )
+    goal = Goal({"layers.2": 0.9})
+    gradual_prune(network, dense, goal, data.train, adapter.training_loss, adapter.training_score, settings)
     assert (network.layers[2].weight == 0).float().mean() == pytest.approx(0.9, abs=1e-3)
     assert adapter.evaluate(torch_predict(network), data).value > 0.9

@@ -42,6 +42,8 @@ class Family(Protocol):
     """One way to take weights away."""
 
     name: str
+    is_structured: bool
+    """Whether whole columns go, which the plan has chosen; training may choose anew which single weights go."""
 
     def levels(self, unit: Unit, count: int) -> tuple[Level, ...]:
         """The fp32 levels that a unit has, the gentlest first; none where the family does not know such units.

@@ -33,6 +33,7 @@ class Channel:
     """Widths in steps that suit the vector width; implements `pipeline.families.base.Family`."""
 
     name = "channel"
+    is_structured = True
 
     def levels(self, unit: Unit, count: int) -> tuple[Level, ...]:
         """Amounts that leave a multiple of the step, and at least one step, in every width of the unit."""

@@ -4,7 +4,8 @@ Weights are rounded to 8 bits with one symmetric scale an output channel, inputs
 `InputQuantisers` and `rounded` give torch the arithmetic that `quantise` writes into an exported graph.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +80,35 @@ def _weight_scale(weight: NDArray[Any], largest: int) -> NDArray[Any]:
     return np.where(strongest > 0, strongest, 1.0) / largest
 
 
+class Int8Training:
+    """int8 in training, straight through: passes see rounded inputs and weights, updates go to the weights themselves.
+
+    Args:
+        model: whose layers get hooks.
+        layers: that compute in int8.
+        ranges: of their inputs.
+    """
+
+    def __init__(self, model: nn.Module, layers: Collection[str], ranges: Ranges) -> None:
+        self._model, self._layers, self._ranges = model, tuple(layers), ranges
+        self._inputs = InputQuantisers(model, ranges)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Around a forward and a backward pass."""
+        weights = [self._model.get_parameter(f"{name}.weight") for name in self._layers]
+        exact = [weight.detach().clone() for weight in weights]
+        self._inputs.enable(self._layers)
+        round_weights(self._model, self._layers, self._ranges)
+        try:
+            yield
+        finally:
+            self._inputs.enable(())
+            with torch.no_grad():
+                for weight, own in zip(weights, exact, strict=True):
+                    weight.copy_(own)
+
+
 class InputQuantisers:
     """Rounds the inputs of chosen layers as int8 does, while the network runs; gradients pass through.
 
@@ -119,7 +149,7 @@ def round_weights(model: nn.Module, layers: Collection[str], ranges: Ranges) -> 
     """Round the weights of some layers to what int8 keeps of them, in place."""
     for name in layers:
         weight = model.get_parameter(f"{name}.weight")
-        matrix = weight.detach().double().flatten(1).numpy()
+        matrix = weight.detach().double().flatten(1).cpu().numpy()
         with torch.no_grad():
             weight.copy_(torch.from_numpy(rounded(matrix, ranges.largest_weight)).reshape(weight.shape))
 
@@ -127,9 +157,9 @@ def round_weights(model: nn.Module, layers: Collection[str], ranges: Ranges) -> 
 def quantise(graph: ExportedGraph, layers: Sequence[str], ranges: Ranges) -> None:
     """Write layers of an exported graph in int8, in place, as pairs of QuantizeLinear and DequantizeLinear.
 
-    A tensor that a quantised layer reads is quantised for all who read it, so that residual sums are in int8 as well;
-    what a quantised convolution gives is quantised where nothing but a ReLU lies before the next int8 tensor. A fixed
-    convolution follows what it reads.
+    A tensor that a quantised layer reads is quantised for all who read it, so that residual sums are in int8 as well.
+    What a quantised convolution gives is quantised, too, since onnxruntime has integer kernels for no others, unless a
+    ReLU alone lies between it and the next int8 tensor. A fixed convolution follows what it reads.
     """
     writer = _Writer(graph, ranges)
     for layer in layers:

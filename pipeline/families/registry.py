@@ -79,6 +79,12 @@ def int8_layers(units: Sequence[Unit], plan: Mapping[str, Level]) -> list[str]:
     return [layer for layer, level in layer_levels(units, plan).items() if level.precision == PRECISION]
 
 
+def structured_layers(units: Sequence[Unit], plan: Mapping[str, Level]) -> list[str]:
+    """Layers that a plan of units takes whole columns from."""
+    levels = layer_levels(units, plan).items()
+    return [layer for layer, level in levels if level.amount > 0 and FAMILIES[level.family].is_structured]
+
+
 def layer_plans(
     units: Sequence[Unit],
     levels: Mapping[str, Sequence[Level]],

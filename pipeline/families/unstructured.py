@@ -16,6 +16,7 @@ class Unstructured:
     """SPDY's levels; implements `pipeline.families.base.Family`."""
 
     name = "unstructured"
+    is_structured = False
 
     def levels(self, unit: Unit, count: int) -> tuple[Level, ...]:
         """The same grid for every prunable unit."""

@@ -7,12 +7,14 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.datasets import Split
@@ -20,7 +22,7 @@ from calibration.padding import real_positions
 from pipeline.files import write_atomically
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import Outputs, block_error, captured
-from pipeline.training.masks import apply_masks, magnitude_mask, nonzero_masks, sparsity
+from pipeline.training.masks import Masks, apply_masks, magnitude_mask, planned_mask, sparsity
 from pipeline.training.schedule import cosine_lr, cubic_sparsity
 from targets.errors import ArtifactError
 
@@ -35,13 +37,27 @@ ScoreOf = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Goal:
+    """What a network becomes.
+
+    Args:
+        sparsities: fraction of zeros by unit; units left out stay dense.
+        planned: masks of those units whose zeros are chosen already, such as whole channels; in the others the smallest
+            weights go.
+        arithmetic: around every step's passes once all zeros are there: what the network will compute in, such as int8.
+    """
+
+    sparsities: Mapping[str, float]
+    planned: Masks = field(default_factory=dict)
+    arithmetic: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+@dataclass(frozen=True, slots=True)
 class GradualSettings:
     """How to prune gradually.
 
     Args:
         epochs: passes over the training split.
-        start: ``dense`` grows the sparsity from ``first_sparsity`` by magnitude; ``database`` keeps the zeros that the
-            network comes with, and only trains the rest.
         first_sparsity: at the first step.
         pruning_share: fraction of the steps in which the sparsity grows.
         mask_interval: steps from one choice of the masks to the next while it grows; fewer in short trainings.
@@ -56,7 +72,6 @@ class GradualSettings:
     """
 
     epochs: int
-    start: Literal["dense", "database"] = "dense"
     first_sparsity: float = 0.05
     pruning_share: float = 0.6
     mask_interval: int = 25
@@ -109,7 +124,7 @@ class TrainingRecord:
 def gradual_prune(
     model: nn.Module,
     dense: nn.Module,
-    sparsities: Mapping[str, float],
+    goal: Goal,
     split: Split,
     loss: Loss,
     score: ScoreOf,
@@ -118,16 +133,16 @@ def gradual_prune(
     progress: Callable[[TrainingProgress], None] | None = None,
     blocks: Sequence[str] = (),
 ) -> TrainingRecord:
-    """Train ``model``, in place, until every unit has exactly the sparsity of the plan.
+    """Train ``model``, in place, until every unit has exactly the sparsity of the goal.
 
-    Magnitude masks follow the cubic schedule unit by unit, then stay; the learning rate follows a cosine. The order and
+    Masks follow the cubic schedule unit by unit, then stay; the learning rate follows a cosine. The order and
     the augmentation of the data depend on the seed and the step alone, so that a run resumed from its checkpoint ends
     in the same network as one that was never interrupted.
 
     Args:
-        model: network to prune, with weights that follow ``settings.start``; ends in eval mode on the CPU.
+        model: network to prune; ends in eval mode on the CPU.
         dense: teacher, not changed.
-        sparsities: fraction of zeros by unit; units left out stay dense.
+        goal: what it becomes.
         split: training data.
         loss: of outputs, dense outputs and labels.
         score: of outputs and labels, to show how the training goes.
@@ -144,7 +159,7 @@ def gradual_prune(
         ValueError: there are fewer samples than one batch needs, the epochs are not positive, or the batch does not
             fall into as many equal parts as there are processes.
     """
-    trainer = _Trainer(model, dense, sparsities, split, loss, score, settings)
+    trainer = _Trainer(model, dense, goal, split, loss, score, settings)
     resumed_at = trainer.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
     started = saved = time.monotonic()
     taught = blocks if settings.block_weight else ()
@@ -171,7 +186,7 @@ class _Trainer:
         self,
         model: nn.Module,
         dense: nn.Module,
-        sparsities: Mapping[str, float],
+        goal: Goal,
         split: Split,
         loss: Loss,
         score: ScoreOf,
@@ -195,12 +210,14 @@ class _Trainer:
             raise ValueError(
                 f"a batch of {settings.batch_size} does not fall into {self._accelerator.num_processes} equal parts"
             )
-        self._settings, self._sparsities, self._split = settings, dict(sparsities), split
+        self._settings, self._goal, self._split = settings, goal, split
+        self._growing = round(settings.pruning_share * self.steps)
         self._loss, self._score = loss, score
         self._model, self._optimizer = self._accelerator.prepare(model, _optimizer(model, settings))
         self._bare = model
         self._dense = dense.eval().to(self._accelerator.device)
-        self._masks = nonzero_masks(model, sparsities) if settings.start == "database" else {}
+        self._planned = {unit: mask.to(self._accelerator.device) for unit, mask in goal.planned.items()}
+        self._masks: Masks = {}
         self._sums = _Sums()
         self.step = 0
         self.history: list[EpochRecord] = []
@@ -220,15 +237,16 @@ class _Trainer:
         self._follow_schedules()
         inputs, labels = self._batch()
         self._model.train()
-        with fast_autocast(inputs.device.type):
-            with torch.no_grad():
-                dense_outputs = self._dense(inputs)
-            outputs = self._model(inputs)
-        loss = self._loss(outputs, dense_outputs, labels)
-        if dense_blocks:
-            distance = block_error(blocks, dense_blocks, real_positions(self._bare, inputs))
-            loss = loss + self._settings.block_weight * distance
-        self._accelerator.backward(loss)
+        with torch.no_grad(), fast_autocast(inputs.device.type):
+            dense_outputs = self._dense(inputs)
+        with self._goal.arithmetic() if self.step >= self._growing else nullcontext():
+            with fast_autocast(inputs.device.type):
+                outputs = self._model(inputs)
+            loss = self._loss(outputs, dense_outputs, labels)
+            if dense_blocks:
+                distance = block_error(blocks, dense_blocks, real_positions(self._bare, inputs))
+                loss = loss + self._settings.block_weight * distance
+            self._accelerator.backward(loss)
         self._optimizer.step()
         self._optimizer.zero_grad()
         apply_masks(self._bare, self._masks)
@@ -287,26 +305,25 @@ class _Trainer:
         settings = asdict(self._settings)
         del settings["checkpoint_s"]
         shapes = {name: list(tensor.shape) for name, tensor in self._bare.state_dict().items()}
-        labels = hashlib.sha256(np.ascontiguousarray(self._split.labels).tobytes()).hexdigest()
-        content = json.dumps([settings, self._sparsities, shapes, labels], sort_keys=True)
+        labels = _sha256(self._split.labels)
+        planned = {unit: _sha256(mask.cpu().numpy()) for unit, mask in self._goal.planned.items()}
+        content = json.dumps([settings, dict(self._goal.sparsities), planned, shapes, labels], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _follow_schedules(self) -> None:
         settings = self._settings
         for group in self._optimizer.param_groups:
             group["lr"] = cosine_lr(self.step, self.steps, settings.peak_lr, warmup=self.steps // 20)
-        growing = round(settings.pruning_share * self.steps)
-        interval = min(settings.mask_interval, max(1, growing // LEAST_CHOICES))
-        due = self.step < growing and self.step % interval == 0
-        if settings.start == "dense" and (due or self.step == growing):
-            self._masks = {
-                unit: magnitude_mask(
-                    self._bare.get_parameter(f"{unit}.weight"),
-                    cubic_sparsity(self.step, growing, min(settings.first_sparsity, final), final),
-                )
-                for unit, final in self._sparsities.items()
-            }
+        interval = min(settings.mask_interval, max(1, self._growing // LEAST_CHOICES))
+        if self.step == self._growing or (self.step < self._growing and self.step % interval == 0):
+            self._masks = {unit: self._mask(unit, final) for unit, final in self._goal.sparsities.items()}
             apply_masks(self._bare, self._masks)
+
+    def _mask(self, unit: str, final: float) -> Tensor:
+        """What stays of a unit's weights from this step on."""
+        weight, planned = self._bare.get_parameter(f"{unit}.weight"), self._planned.get(unit)
+        now = cubic_sparsity(self.step, self._growing, min(self._settings.first_sparsity, final), final)
+        return magnitude_mask(weight, now) if planned is None else planned_mask(weight, planned, now)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         """This process's part of the step's inputs and labels; they depend on the seed and the step alone."""
@@ -332,6 +349,10 @@ class _Trainer:
             epoch = self.step // self._steps_an_epoch - 1
             self.history.append(EpochRecord(epoch, *self._sums.averages(), sparsity(self._masks)))
             self._sums = _Sums()
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _optimizer(model: nn.Module, settings: GradualSettings) -> torch.optim.Optimizer:

@@ -23,9 +23,26 @@ def magnitude_mask(weight: Tensor, sparsity: float) -> Tensor:
     return mask.reshape(weight.shape)
 
 
+def planned_mask(weight: Tensor, planned: Tensor, sparsity: float) -> Tensor:
+    """On the way to a planned mask: keeps all that it keeps, and of the others the largest.
+
+    Args:
+        weight: of any shape.
+        planned: mask of the same shape, that at full sparsity is reached.
+        sparsity: fraction to remove, at most that of the plan.
+    """
+    return magnitude_mask(weight.detach().abs().masked_fill(planned, torch.inf), sparsity) | planned
+
+
 def nonzero_masks(model: nn.Module, units: Iterable[str]) -> dict[str, Tensor]:
     """Masks that keep what is not zero in the weights of ``units``."""
     return {unit: _weight(model, unit).detach() != 0 for unit in units}
+
+
+def column_masks(model: nn.Module, units: Iterable[str]) -> dict[str, Tensor]:
+    """Masks that keep the columns (inputs of all outputs) of the weights of ``units`` that are not zero all over."""
+    weights = {unit: _weight(model, unit).detach() for unit in units}
+    return {unit: (weight != 0).any(dim=0).expand_as(weight).clone() for unit, weight in weights.items()}
 
 
 def apply_masks(model: nn.Module, masks: Masks) -> None:

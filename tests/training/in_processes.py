@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from calibration.datasets import Batch
-from pipeline.training.gradual import GradualSettings, gradual_prune
+from pipeline.training.gradual import Goal, GradualSettings, gradual_prune
 from tests.training.networks import ADAPTER, DATA
 
 SETTINGS = GradualSettings(epochs=2, batch_size=32, peak_lr=0.1, mask_interval=2)
@@ -44,7 +44,7 @@ def main(path: Path) -> None:
     torch.set_num_threads(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
     dense, split = copy.deepcopy(model), Plain()
-    arguments: Any = (PLAN, split, ADAPTER.training_loss, ADAPTER.training_score, SETTINGS)
+    arguments: Any = (Goal(PLAN), split, ADAPTER.training_loss, ADAPTER.training_score, SETTINGS)
     record = gradual_prune(model, dense, *arguments, path.with_suffix(".pt"))
     if os.environ.get("RANK", "0") == "0":
         loss, processes = torch.tensor(record.history[-1].loss), torch.tensor(PartialState().num_processes)

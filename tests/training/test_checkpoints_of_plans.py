@@ -1,5 +1,6 @@
 """Every plan is trained from a checkpoint of its own, and what training made worse does not ship."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,15 @@ import torch
 
 import pipeline.gradual_training
 import pipeline.recovery
+from pipeline.checkpoints import save_network
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.context import Run
-from pipeline.recovery import recover, shipped_accuracy, trained_network
-from pipeline.run_folder import RunFolder
+from pipeline.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
+from pipeline.run_folder import RunFolder, write_json
 from pipeline.setup import open_folder, prepare
 from pipeline.training.gradual import TrainingRecord
+from targets.errors import SpeedupError
 from targets.levels import Level
 
 
@@ -59,13 +62,38 @@ def test_the_better_of_the_corrected_and_the_trained_network_ships(
     name = next(iter(corrected.state_dict()))
 
     def train(_: Run, __: object, network: torch.nn.Module) -> tuple[torch.nn.Module, dict[str, Any]]:
-        with torch.no_grad():  # as training towards channels does, in place
-            network.state_dict()[name].fill_(7.0)
-        return network, {"accuracy": accuracy}
+        trained = copy.deepcopy(network)
+        with torch.no_grad():
+            trained.state_dict()[name].fill_(7.0)
+        return trained, {"accuracy": accuracy}
 
-    monkeypatch.setattr(pipeline.recovery, "corrected_network", lambda *_: (corrected, {"accuracy": 0.9}))
+    save_network(corrected, run.folder.file(CORRECTED))
+    write_json(run.folder.file(CORRECTION), {"accuracy": 0.9})
     monkeypatch.setattr(pipeline.recovery, "trained_network", train)
-    recover(run, {})
+    finish_network(run, {})
     shipped = run.network(run.folder.file("checkpoint.safetensors")).state_dict()[name]
     assert bool((shipped == 7.0).all()) == ships
     assert shipped_accuracy(run) == max(accuracy, 0.9)
+
+
+def test_other_layers_in_int8_are_another_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = next(unit for unit in run.units if unit.cuts)
+    names = []
+
+    def train(*arguments: Any) -> TrainingRecord:
+        names.append(arguments[7].name)
+        return TrainingRecord(arguments[6], 1, 0, 0.0, ())
+
+    monkeypatch.setattr(pipeline.gradual_training, "gradual_prune", train)
+    monkeypatch.setattr(pipeline.recovery, "accuracy_of", lambda *_: 0.9)
+    monkeypatch.setattr(pipeline.recovery, "int8_layers", lambda *_: ["layer1.0.conv1"] * (len(names) % 2))
+    for _ in range(3):
+        trained_network(run, {block.name: Level("channel", 0.5)}, run.copy_of_dense())
+    assert names[0] == names[2] != names[1]
+
+
+def test_a_network_without_a_width_is_told_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.require_levels()
+    monkeypatch.setattr(run, "units", [unit for unit in run.units if not unit.cuts])
+    with pytest.raises(SpeedupError, match=r"no part of .* is known to shrink\. Give its adapter widths\(\)"):
+        run.require_levels()

@@ -1,18 +1,20 @@
 """Gradual pruning ends at the plan, whatever happens on the way."""
 
 import itertools
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.families.int8 import Int8Training, LayerRanges, Range, Ranges
 from pipeline.models.inference import torch_predict
 from pipeline.training.blocks import block_error, captured
-from pipeline.training.gradual import GradualSettings, gradual_prune
-from pipeline.training.masks import nonzero_masks
+from pipeline.training.gradual import Goal, GradualSettings, gradual_prune
+from pipeline.training.masks import column_masks, nonzero_masks
 from targets.errors import ArtifactError
-from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network, pruned_network
+from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network
 
 PLAN = {unit: 0.3 + 0.1 * i for i, unit in enumerate(UNITS)}
 SETTINGS = GradualSettings(epochs=4, batch_size=32, mask_interval=4, checkpoint_s=0.0)
@@ -20,8 +22,9 @@ STEPS = 4 * 256 // 32
 
 
 def _prune(model, settings=SETTINGS, plan=PLAN, **more):
+    goal = plan if isinstance(plan, Goal) else Goal(plan)
     return gradual_prune(
-        model, dense_network(), plan, DATA.train, ADAPTER.training_loss, ADAPTER.training_score, settings, **more
+        model, dense_network(), goal, DATA.train, ADAPTER.training_loss, ADAPTER.training_score, settings, **more
     )
 
 
@@ -120,19 +123,70 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert _states_are_equal(model, again)
 
 
-def test_a_start_from_the_database_keeps_its_zeros_from_the_first_step():
-    model, masks = pruned_network(0.7)
-    seen = set()
-    settings = GradualSettings(epochs=2, batch_size=32, start="database")
-    record = _prune(model, settings, dict.fromkeys(UNITS, 0.7), progress=lambda report: seen.add(report.sparsity))
-    assert len(seen) == 1
-    assert all(torch.equal(mask, masks[unit]) for unit, mask in nonzero_masks(model, UNITS).items())
-    assert record.history[-1].loss < record.history[0].loss
+def test_planned_columns_fade_away_and_no_others_go():
+    """Channels are the plan's choice; until they are all gone, their smallest weights go first."""
+    model, keeps = dense_network(), {unit: torch.ones_like(_weight(unit), dtype=torch.bool) for unit in UNITS[:2]}
+    for mask in keeps.values():
+        mask[:, ::2] = False
+    goal = Goal({**dict.fromkeys(UNITS[:2], 0.5), UNITS[2]: 0.7}, keeps)
+    shares = []
+
+    def look(_):
+        zeros = model.get_parameter(f"{UNITS[0]}.weight") == 0
+        assert not bool((zeros & keeps[UNITS[0]]).any())
+        shares.append(float(zeros.float().mean()))
+
+    _prune(model, plan=goal, progress=look)
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.2
+    for unit, keep in keeps.items():
+        assert torch.equal(model.get_parameter(f"{unit}.weight") != 0, keep)
+        assert torch.equal(column_masks(model, [unit])[unit], keep)
+    assert _zeros(model)[UNITS[2]] == round(0.7 * _weight(UNITS[2]).numel())
+    assert ADAPTER.evaluate(torch_predict(model), DATA).value > 0.9
+
+
+def test_another_choice_of_columns_is_another_training(tmp_path):
+    path, keep = tmp_path / "checkpoint.pt", torch.ones_like(_weight(UNITS[0]), dtype=torch.bool)
+    for first in (0, 1):
+        mask = keep.clone()
+        mask[:, first::2] = False
+        goal = Goal({UNITS[0]: 0.5}, {UNITS[0]: mask})
+        if first:
+            with pytest.raises(ArtifactError, match="another plan"):
+                _prune(dense_network(), plan=goal, checkpoint=path)
+        else:
+            _prune(dense_network(), plan=goal, checkpoint=path)
+
+
+def test_once_all_zeros_are_there_steps_compute_as_the_network_will():
+    """Straight through: int8 is what passes see, and what the weights learn for; the weights themselves stay exact."""
+    model, entered = dense_network(), []
+    inputs = {unit: LayerRanges(Range(-4.0, 4.0), Range(-4.0, 4.0)) for unit in UNITS}
+    int8 = Int8Training(model, UNITS, Ranges(inputs))
+
+    @contextmanager
+    def arithmetic():
+        before = model.get_parameter(f"{UNITS[0]}.weight").detach().clone()
+        with int8():
+            inside = model.get_parameter(f"{UNITS[0]}.weight").detach().clone()
+            steps = inside.flatten(1) / (inside.flatten(1).abs().amax(1, keepdim=True).clamp_min(1e-9) / 127)
+            assert torch.allclose(steps, steps.round(), atol=1e-3)
+            assert not torch.equal(before, inside)
+            yield
+        entered.append(torch.equal(model.get_parameter(f"{UNITS[0]}.weight"), before))
+
+    _prune(model, plan=Goal(PLAN, arithmetic=arithmetic))
+    assert entered == [True] * (STEPS - round(SETTINGS.pruning_share * STEPS))
+    assert _zeros(model) == _planned()
+    assert ADAPTER.evaluate(torch_predict(model), DATA).value > 0.9
 
 
 def test_the_teacher_is_left_as_it_is():
     dense = dense_network()
-    gradual_prune(dense_network(), dense, PLAN, DATA.train, ADAPTER.training_loss, ADAPTER.training_score, SETTINGS)
+    gradual_prune(
+        dense_network(), dense, Goal(PLAN), DATA.train, ADAPTER.training_loss, ADAPTER.training_score, SETTINGS
+    )
     assert _states_are_equal(dense, dense_network())
     assert not dense.training
 

@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Run:
     run = prepare(config, RunFolder(tmp_path / "run"), Reporter(quiet=True))
     open_folder(run)
     run.runtime = run.candidates[0]
-    save_network(run, run.dense, "corrected.safetensors")
+    save_network(run.dense, run.folder.file("corrected.safetensors"))
     return run
 
 
