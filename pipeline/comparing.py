@@ -5,15 +5,15 @@ from typing import Any
 from pipeline.closed_loop import ACCEPTED
 from pipeline.compression.database import Database
 from pipeline.context import Run
+from pipeline.corrections import Corrections
 from pipeline.families.int8 import PRECISION
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_int8
 from pipeline.plan import load_plan, planned_sparsity
-from pipeline.recovery import accuracy_of, corrected_network, in_int8
-from pipeline.run_folder import read_json
+from pipeline.recovery import accuracy_of, in_int8
 from pipeline.searching import Searcher, solve_in_loop
-from profilers.latency_table import LatencyTable
-from targets.errors import RuntimeMissingError, SpeedupError
+from profilers.latency_table import Choice, LatencyTable
+from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 from targets.levels import Level
 
 BASELINES = ("uniform", "global-magnitude")
@@ -26,20 +26,21 @@ FAST_ENOUGH = (0.0, ACCEPTED[1])
 def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
     """The run's plan and plain ones that were measured as fast, all corrected after training and nothing more."""
     _, plan = load_plan(run.folder.file("plan.json"), run.units)
-    ours = {
-        "allocator": plan["allocator"],
-        "measured_speedup": plan["measured_speedup"],
-        "accuracy": read_json(run.folder.file("correction.json"))["accuracy"],
-        "sparsity": planned_sparsity(run.plan_of(tuple(plan["choice"])), run.units),
-        "is_ours": True,
-    }
-    rows, unreachable = [ours], {}
-    for allocator in BASELINES:
-        if allocator != plan["allocator"] and (allocator != "global-magnitude" or run.only_unstructured):
-            try:
-                rows.append(_baseline(run, allocator, database_key))
-            except SpeedupError as error:
-                unreachable[allocator] = str(error)
+    corrections = Corrections(run, database_key)
+    known = {row["allocator"]: row for row in plan.get("contest", [])}
+    ours = _row(run, corrections, plan["allocator"], tuple(plan["choice"]), plan["measured_speedup"])
+    rows, unreachable = [ours | {"is_ours": True}], {}
+    for allocator in [*known, *(name for name in BASELINES if name not in known)]:
+        if allocator == plan["allocator"] or (allocator == "global-magnitude" and not run.only_unstructured):
+            continue
+        if allocator in known:
+            row = known[allocator]
+            rows.append(_row(run, corrections, allocator, tuple(row["choice"]), row["measured_speedup"]))
+            continue
+        try:
+            rows.append(_baseline(run, corrections, allocator, database_key))
+        except (SpeedupError, RuntimeMissingError, ArtifactError) as error:  # ours is certified all the same
+            unreachable[allocator] = str(error)
     if PRECISION in run.families:
         rows += _plain_int8(run)
     try:
@@ -72,7 +73,7 @@ def _plain_int8(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:
+def _baseline(run: Run, corrections: Corrections, allocator: str, database_key: str) -> dict[str, Any]:
     searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
 
@@ -80,11 +81,14 @@ def _baseline(run: Run, allocator: str, database_key: str) -> dict[str, Any]:
         run.reporter.say(f"{allocator}, {text}")
 
     found = solve_in_loop(run, searcher, table, run.aim(), say, FAST_ENOUGH, PROCESSES)
-    _, record = corrected_network(run, run.plan_of(found.choice))
+    return _row(run, corrections, allocator, found.choice, found.measured_speedup)
+
+
+def _row(run: Run, corrections: Corrections, allocator: str, choice: Choice, measured_speedup: float) -> dict[str, Any]:
     return {
         "allocator": allocator,
-        "measured_speedup": found.measured_speedup,
-        "accuracy": record["accuracy"],
-        "sparsity": planned_sparsity(run.plan_of(found.choice), run.units),
+        "measured_speedup": measured_speedup,
+        "accuracy": corrections.record(choice)["accuracy"],
+        "sparsity": planned_sparsity(run.plan_of(choice), run.units),
         "is_ours": False,
     }

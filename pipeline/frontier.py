@@ -8,9 +8,9 @@ import numpy as np
 from pipeline.closed_loop import REFITS
 from pipeline.compression.database import Database
 from pipeline.context import Run
+from pipeline.corrections import Corrections
 from pipeline.plan import coefficients_of, load_plan
-from pipeline.recovery import corrected_network
-from pipeline.run_folder import write_json
+from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import InfeasibleBudget
 from pipeline.searching import Searcher
 from profilers.latency_table import LatencyTable
@@ -21,8 +21,15 @@ POINTS = 5
 
 def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
     """Plans between hardly faster and the request → frontier.json; see `predicted_plans`."""
-    rows = predicted_plans(run, database_key, np.geomspace(SLOWEST, run.goal, POINTS)[:-1].tolist())
-    write_json(run.folder.file("frontier.json"), {"schema": 1, "rows": rows})
+    path = run.folder.file("frontier.json")
+    speedups = np.geomspace(min(SLOWEST, run.goal**0.5), run.goal, POINTS)[:-1].tolist()
+
+    def work() -> None:
+        write_json(path, {"schema": 1, "rows": predicted_plans(run, database_key, speedups)})
+
+    key = digest("frontier", file_digest(run.folder.file("certificate.json")), speedups)
+    run.folder.stage("frontier", key, [path.name], work)
+    rows: list[dict[str, Any]] = read_json(path)["rows"]
     return rows
 
 
@@ -35,14 +42,15 @@ def predicted_plans(run: Run, database_key: str, speedups: Sequence[float]) -> l
     _, record = load_plan(run.folder.file("plan.json"), run.units)
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
     database = Database(run.folder.file("database"))
-    searcher = Searcher(run, database, run.config.allocator, database_key, coefficients_of(record))
+    searcher = Searcher(run, database, record["allocator"], database_key, coefficients_of(record))
+    corrections = Corrections(run, database_key)
     rows = []
     for speedup in speedups:
         try:
             proposal = searcher.allocate(table, table.dense_s / speedup, REFITS)
         except InfeasibleBudget:
             continue
-        _, corrected = corrected_network(run, run.plan_of(proposal.choice))
+        corrected = corrections.record(proposal.choice)
         predicted = table.speedup(proposal.choice)
         rows.append({"speedup": predicted, "loss": proposal.loss, "accuracy": corrected["accuracy"]})
     return rows

@@ -21,6 +21,7 @@ def save_plan(
     path: Path,
     *,
     allocator: str,
+    contest: Sequence[Mapping[str, Any]],
     requested_speedup: float,
     found: LoopResult,
     units: Sequence[Unit],
@@ -34,6 +35,7 @@ def save_plan(
     """Write the plan with everything that a reader of it may ask for.
 
     Args:
+        contest: other allocators' plans among which this one was the nearest to the dense network, itself first.
         errors: [units, levels] relative reconstruction errors.
         coefficients: [units] sensitivities that the search learned.
         seconds: that the search took, measurements of its plans included.
@@ -44,6 +46,7 @@ def save_plan(
         {
             "schema": SCHEMA,
             "allocator": allocator,
+            "contest": list(contest),
             "requested_speedup": requested_speedup,
             "predicted_speedup": found.predicted_speedup,
             "measured_speedup": found.measured_speedup,

@@ -1,0 +1,79 @@
+"""Corrected plans in the run folder: what was corrected once is not corrected again."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pipeline.checkpoints import save_network
+from pipeline.context import Run
+from pipeline.recovery import CORRECTED, CORRECTION, OnPass, corrected_network
+from pipeline.run_folder import digest, read_json, write_json
+from pipeline.tracking.events import tell
+from pipeline.tracking.facts import correction_facts
+from pipeline.training.correction import PassRecord
+from profilers.latency_table import Choice
+
+FOLDER = "corrected"
+
+
+class Corrections:
+    """A run's corrected plans: their records, and their networks until one of them ships.
+
+    Args:
+        run: whose plans they are.
+        database_key: of the database that plans are stitched from.
+    """
+
+    def __init__(self, run: Run, database_key: str) -> None:
+        config = run.config
+        self._run, self._folder = run, run.folder.file(FOLDER)
+        how = (config.layer_correction, config.correction_passes, config.correction_budget, config.seed)
+        self._key = digest(database_key, run.held_out_key, *how)
+
+    def key(self, choice: Choice) -> str:
+        """Of everything that the corrected plan depends on."""
+        return digest("correct", self._key, choice)
+
+    def record(self, choice: Choice, on_pass: OnPass | None = None) -> dict[str, Any]:
+        """What the correction of a plan did, with its ``accuracy``."""
+        path = self._path(choice, ".json")
+        if not path.exists():
+            self._make(choice, on_pass)
+        record: dict[str, Any] = read_json(path)
+        return record
+
+    def network(self, choice: Choice) -> nn.Module:
+        """The corrected network, layers in int8 as they are stored."""
+        path = self._path(choice, ".safetensors")
+        if not path.exists():
+            self._make(choice, None)
+        return self._run.network(path)
+
+    def take(self, choice: Choice) -> None:
+        """Make a plan's correction the run's: corrected.safetensors and correction.json; the other networks go."""
+        run, path = self._run, self._path(choice, ".safetensors")
+
+        def show(done: PassRecord) -> None:
+            tell(run.tracker, correction_facts(done.number + 1, done.loss, done.block_error))
+
+        record = self.record(choice, show)
+        self.network(choice)
+        part = run.folder.file(f"{CORRECTED}.part")
+        part.unlink(missing_ok=True)
+        os.link(path, part)  # files are never written in place, only replaced
+        part.replace(run.folder.file(CORRECTED))
+        write_json(run.folder.file(CORRECTION), record)
+        for other in self._folder.glob("*.safetensors"):
+            if other != path:
+                other.unlink()
+
+    def _make(self, choice: Choice, on_pass: OnPass | None) -> None:
+        self._folder.mkdir(exist_ok=True)
+        network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass)
+        save_network(network, self._path(choice, ".safetensors"))
+        write_json(self._path(choice, ".json"), {"schema": 1, **record})
+
+    def _path(self, choice: Choice, suffix: str) -> Path:
+        return self._folder / f"{self.key(choice)[:16]}{suffix}"
