@@ -24,6 +24,7 @@ from benchmarks.authors_recipe import AuthorsSearcher, adaprune_database, global
 from benchmarks.runs import data_folder, open_run, profile_timed, resnet20, write_result
 from pipeline.compression.database import Database
 from pipeline.config import RunConfig
+from pipeline.contest import SEARCH
 from pipeline.context import Run
 from pipeline.evaluation import outputs_of
 from pipeline.recovery import accuracy_of, corrected_network, trained_network
@@ -130,7 +131,7 @@ def _ours(run: Run, table: LatencyTable) -> dict[str, Any]:
     start = time.perf_counter()
     database_stage(run)
     database_s = time.perf_counter() - start
-    searcher = Searcher(run, Database(run.folder.file("database")), run.config.allocator, database_key(run))
+    searcher = Searcher(run, Database(run.folder.file("database")), SEARCH, database_key(run))
     found = solve_in_loop(run, searcher, table, run.config.speedup, run.reporter.say)
     start = time.perf_counter()
     network, _ = corrected_network(run, run.plan_of(found.choice))

@@ -50,9 +50,9 @@ def adaprune_database(run: Run) -> Database:
     units = [unit for unit in run.units if unit.prunable]
 
     def compute(_: object, tasks: Any) -> Iterator[tuple[str, Any]]:
-        for name, (unit, key, weight, hessian, plan) in tasks:
+        for name, (unit, key, weight, statistics, plan) in tasks:
             levels = _levels(dense, unit, plan.levels, batches)
-            yield name, encode_unit(unit, key, weight, hessian, plan.levels, levels)
+            yield name, encode_unit(unit, key, weight, statistics.hessian, plan.levels, levels)
 
     return build_database(
         units,

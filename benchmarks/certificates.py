@@ -37,10 +37,12 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.record_noise import RECORDINGS, golden_bench
+from pipeline import certificate, evidence
 from pipeline.certificate import CERTIFIED, MISSED, verdict
 from pipeline.evidence import Protocol, SpeedupEvidence, measure_speedup
 from pipeline.release import read_bundle
 from pipeline.run_folder import digest, file_digest
+from profilers import statistics
 from profilers.measure import Bench, Candidate, Measurement
 from profilers.nearest import Nearest
 from profilers.statistics import Interval
@@ -54,6 +56,10 @@ TOGETHER = 10
 """Real certificates of each kind that take turns; their mean is the truth for each of them."""
 BLOCK = 8
 """Rounds that are drawn together, as many as one turn has: a spell of noise outlasts a run."""
+
+
+JUDGED_BY = [file_digest(Path(str(module.__file__))) for module in (certificate, evidence, statistics)]
+"""The code that says what samples show: other code may say otherwise."""
 
 
 @dataclass
@@ -256,7 +262,7 @@ def simulate_all() -> None:
     rows = []
     for condition, processes in {**recorded, **made}.items():
         for truth, claim in ((1.0, 1.05), (1.5, 1.4)):
-            key = digest(processes, truth, COUNT, {**asdict(Protocol()), "effort": COMPILATIONS})
+            key = digest(processes, truth, COUNT, {**asdict(Protocol()), "effort": COMPILATIONS}, JUDGED_BY)
             row = done.get((condition, claim, key)) or simulate(processes, truth, claim, COUNT)
             rows.append({"condition": condition, "recorded_processes": len(processes), **row, "key": key})
             write_results(simulated=rows)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import data_folder, host_facts, open_run, run_pipeline, write_result
+from benchmarks.runs import RESULTS, data_folder, host_facts, open_run, run_pipeline, write_result
 from pipeline.config import RunConfig
 from pipeline.run_folder import read_json
 
@@ -92,7 +92,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     name = "families_miniature" if arguments.miniature else "families"
-    result: dict[str, Any] = {"schema": 1, "networks": {}}
+    path = RESULTS / f"{name}.json"
+    result: dict[str, Any] = read_json(path) if path.exists() else {"schema": 1, "networks": {}}
     for network in arguments.only:
         rows: list[dict[str, Any]] = []
         for runtime in arguments.runtimes:

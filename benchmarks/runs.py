@@ -93,5 +93,5 @@ def write_result(name: str, result: dict[str, Any]) -> None:
 def host_facts(run: Run) -> dict[str, Any]:
     """What the figures belong to."""
     host = run.host.to_json()
-    kept = ("vendor", "model", "microarchitecture", "isa", "physical_cores", "usable_cores", "versions")
-    return {name: host[name] for name in kept if name in host}
+    kept = ("vendor", "model", "uarch", "isa", "physical_cores", "usable_cores", "versions")
+    return {name: host[name] for name in kept}

@@ -61,7 +61,9 @@ def set_goal(run: Run) -> None:
 
     def work() -> None:
         times = time_dense_everywhere(run)
-        here = next(t for t in times if (t.runtime, t.precision) == (run.bench.runtime.name, "fp32"))
+        here = next((t for t in times if (t.runtime, t.precision) == (run.bench.runtime.name, "fp32")), None)
+        if here is None:
+            raise RuntimeMissingError(f"The dense network does not run on {run.bench.runtime.name}: see above.")
         best = times[0]
         write_json(
             path,

@@ -23,7 +23,7 @@ from pipeline.setup import choose_candidates, open_folder, prepare
 from pipeline.sharing import share
 from pipeline.stages import database_key
 from profilers.latency_table import LatencyTable
-from targets.errors import ConfigError, RuntimeMissingError, SpeedupError
+from targets.errors import ConfigError, SpeedupError, UserError
 from targets.target import load_target
 
 FASTER = "faster.json"
@@ -44,6 +44,8 @@ class Offer:
         accuracy: on the held-out split, for people to see.
         holds: whether that is as much as was asked for.
         folder: name of its run folder in ``runtimes/``.
+        error: why there is no plan.
+        exit_code: that goes with it.
     """
 
     folder: str
@@ -57,6 +59,7 @@ class Offer:
     accuracy: float | None = None
     holds: bool = False
     error: str | None = None
+    exit_code: int | None = None
 
 
 def run_on_best(
@@ -98,7 +101,11 @@ def run_on_best(
     reporter.table(_table(offers, best))
     if best is None:
         reasons = "\n".join(f"{offer.runtime}: {offer.error}" for offer in offers)
-        raise SpeedupError(f"No installed runtime reaches {config.speedup:g}x.\n{reasons}")
+        failure = SpeedupError(f"No installed runtime reaches {config.speedup:g}x.\n{reasons}")
+        codes = {offer.exit_code or SpeedupError.exit_code for offer in offers}
+        if len(codes) == 1:  # all for one reason, such as broken data
+            failure.exit_code = codes.pop()
+        raise failure
     why = "the fastest that holds the floor" if has_floor(config) and best.holds else "the nearest to the dense network"
     reporter.say(f"taking {best.runtime}: its plan is {why}")
     run = runs[best.runtime]
@@ -122,8 +129,8 @@ def _offer(run: Run) -> Offer:
     known = (run.folder.path.name, info.name, info.families, info.licence_note)
     try:
         execute(run, "prune")
-    except (SpeedupError, RuntimeMissingError) as error:
-        return Offer(*known, error=str(error))
+    except UserError as error:  # another runtime may do without what this one lacks
+        return Offer(*known, error=str(error), exit_code=error.exit_code)
     plan, correction = (read_json(run.folder.file(name)) for name in ("plan.json", "correction.json"))
     accuracy = shipped_accuracy(run)
     table = LatencyTable.load(run.folder.file("latency_table.json"))

@@ -23,12 +23,16 @@ from pipeline.commands.options import as_json_option, run_options
 from pipeline.commands.predict import predict
 from pipeline.commands.publish import publish
 from pipeline.commands.sign import keygen, sign
+from pipeline.commands.tables import shown
 from pipeline.commands.track import track
 from pipeline.commands.verify import verify
 from pipeline.config import AUTO_RUNTIME, RunConfig, resolve
 from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder
+from reports import document
 from reports.errors import ReportError
+from reports.records import read_run
+from reports.sections.environment import probe_section
 from targets.errors import ConfigError, RuntimeMissingError, UserError
 
 if TYPE_CHECKING:
@@ -68,6 +72,10 @@ def main() -> NoReturn:
         _fail("Interrupted. What was finished is kept: the same command goes on from there.", INTERRUPTED, as_json)
     except (UserError, DataError, ReportError) as error:
         _fail(str(error), error.exit_code, as_json)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        said = f"{place}{error.strerror or error}. What was finished is kept: make it readable, or make room"
+        _fail(f"{said}, and the same command goes on from there.", ConfigError.exit_code, as_json)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in OURS:
@@ -257,6 +265,10 @@ def tell(run: "Run", result: dict[str, Any]) -> None:
     """The end of a run, in words."""
     say = run.reporter.say
     if result["status"] == "done":
+        if result["stage"] == "probe":
+            for contents in probe_section(read_run(run.folder.path)).parts:
+                if isinstance(contents, document.Table):
+                    run.reporter.table(shown(contents))
         say(f"{result['stage']} is done: {run.folder.path}")
         return
     accuracy = result["accuracy"]
@@ -276,8 +288,9 @@ def tell(run: "Run", result: dict[str, Any]) -> None:
         )
     elif run.proxy:
         run.reporter.warn(
-            f"proxy: measured on {run.host.vendor}, meant for {run.target.vendor}. To certify, copy "
-            f"{run.folder.path} to the device and run there: pipeline certify {run.folder.path.name} --again"
+            f"proxy: measured on {run.host.vendor}, meant for {run.target.vendor}. To certify the bundle, copy it to "
+            "the device and run `pipeline verify BUNDLE` there, or name the device with --host. A target with a host "
+            "(docs/targets.md) has plans that are made for it"
         )
 
 

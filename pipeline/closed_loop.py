@@ -1,5 +1,6 @@
 """Solve, measure, correct the latency table, solve again, until the measured speedup is the requested one."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -86,9 +87,8 @@ def run_loop(
     correction = 1.0
     rounds: list[Round] = []
     for number in range(most_rounds):
-        budget_s = table.dense_s / aim / correction
         try:
-            proposal = allocate(table, budget_s, number)
+            proposal = _allocated(allocate, number, table, correction, (aim, speedup))
         except InfeasibleBudget as error:
             if any(r.measured_speedup >= speedup for r in rounds):
                 break
@@ -108,6 +108,22 @@ def run_loop(
     return _result(table, speedup * (1 + least), rounds)
 
 
+def _allocated(
+    allocate: Allocate, number: int, table: LatencyTable, correction: float, aims: Sequence[float]
+) -> Proposal:
+    """The plan for the first of ``aims`` that is within reach: near the fastest there is no room for a margin.
+
+    Raises:
+        InfeasibleBudget: none is.
+    """
+    for aim in aims[:-1]:
+        try:
+            return allocate(table, table.dense_s / aim / correction, number)
+        except InfeasibleBudget:
+            continue
+    return allocate(table, table.dense_s / aims[-1] / correction, number)
+
+
 def _goes_in_circles(rounds: Sequence[Round]) -> bool:
     """Whether the last plan was measured before, as happens where levels are too coarse to meet the request."""
     return any(earlier.choice == rounds[-1].choice for earlier in rounds[:-1])
@@ -125,10 +141,10 @@ def unreachable(table: LatencyTable, speedup: float) -> SpeedupError:
     fastest = table.costs().argmin(axis=1)
     best = max([table.speedup(tuple(int(i) for i in fastest)), *(1 / plan.relative for plan in table.measurements)])
     measured = max((1 / plan.relative for plan in table.measurements), default=1.0)
-    fixed = table.fixed_s * 1e3
+    fixed, least = table.fixed_s * 1e3, math.floor(100 * measured / (1 + MARGIN)) / 100
     return SpeedupError(
         f"{speedup:g}x is unreachable here: the fastest plan measured gives {measured:.2f}x, the fastest that the "
         f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no "
-        f"level changes them.\nLower --speedup to at most {0.98 * measured:.2f}, or try a larger --batch-size or "
-        "another --runtime."
+        f"level changes them.\n{f'Lower --speedup to at most {least:.2f}, or try' if least > 1 else 'Try'} a larger "
+        "--batch-size or another --runtime."
     )

@@ -17,8 +17,10 @@ class Task:
 
     def __init__(self, console: Console, title: str, total: int) -> None:
         self._console, self._title, self._total = console, title, total
-        self._done, self._note = 0, ""
+        self._done = 0
         self._start = self._shown = time.monotonic()
+        self._done_before = 0
+        """Steps that were done when the clock was set: found done at the first look, or before work began anew."""
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(
@@ -37,14 +39,23 @@ class Task:
 
     def update(self, done: int, note: str = "", total: int | None = None) -> None:
         """Show that ``done`` steps are finished; ``total`` may change as the work learns how much there is."""
-        self._done, self._note, self._total = done, note, total or self._total
+        if done < self._done:  # it begins anew, as the rounds of a search do
+            self._start, self._done_before = time.monotonic(), done
+            if self._bar:
+                self._bar.reset(self._id)
+        elif not self._done:
+            self._done_before = done - 1 if done else 0
+        self._done, self._total = done, total or self._total
         if self._bar:
             self._bar.update(self._id, completed=done, total=self._total, note=note)
         elif time.monotonic() - self._shown >= PLAIN_EVERY_S:
             self._shown = time.monotonic()
-            elapsed = self._shown - self._start
-            left = elapsed / done * max(self._total - done, 0) if done else 0.0
-            self._console.print(f"  {self._title}: {done}/{self._total}, {left:.0f} s left. {note}", highlight=False)
+            left = f", {self._seconds_left():.0f} s left" if done > self._done_before else ""
+            self._console.print(f"  {self._title}: {done}/{self._total}{left}. {note}".rstrip(), highlight=False)
+
+    def _seconds_left(self) -> float:
+        """At the pace since the clock was set."""
+        return (self._shown - self._start) / (self._done - self._done_before) * max(self._total - self._done, 0)
 
     def close(self) -> None:
         """Take the bar away."""

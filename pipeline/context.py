@@ -14,7 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from calibration.calibration_set import CalibrationSamples, CalibrationSet, draw_calibration_set
+from calibration.calibration_set import (
+    CalibrationSamples,
+    CalibrationSet,
+    content_digest,
+    draw_calibration_set,
+    draw_others,
+)
 from calibration.datasets import Splits
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
@@ -29,12 +35,12 @@ from pipeline.models.dry_run import try_out
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
-from pipeline.serving.record import WITHOUT_LABELS
+from pipeline.scoring.registry import scorer_of
 from pipeline.tracking.events import Tracker
 from pipeline.workers import Workers
 from profilers.latency_table import LatencyTable, TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
-from profilers.probe import Capability, RuntimeCapability
+from profilers.probe import GAINS_FROM, Capability, RuntimeCapability
 from targets.errors import ArtifactError, ConfigError, SpeedupError
 from targets.host import HostFingerprint
 from targets.levels import Level
@@ -72,8 +78,9 @@ class Run:
         asked = self.target.runtime
         self.capability = capability.of(asked) if asked else capability.best()
         self.runtime = next(info for info in self.candidates if info.name == self.capability.name)
-        promise = f"{promised(self.capability)} in the probe"
-        why = "asked for" if asked else f"promises the most of {', '.join(info.name for info in self.candidates)}"
+        promise, by_zeros = f"{promised(self.capability)} in the probe", self.capability.promise >= GAINS_FROM
+        names = ", ".join(info.name for info in self.candidates)
+        why = "asked for" if asked else f"{'gains the most from zeros' if by_zeros else 'promises the most'} of {names}"
         self.reporter.say(
             f"runtime {self.runtime.name} {self.runtime.version} ({why}: {promise}), {self.target.threads} threads, "
             f"batch {self.target.batch_size}"
@@ -98,6 +105,19 @@ class Run:
                 "or look at `pipeline probe`."
             )
 
+    def require_levels(self) -> None:
+        """Stop where the families have no level for any unit.
+
+        Raises:
+            SpeedupError: as channels where no block of the network is known to shrink.
+        """
+        if all(len(self.levels_of(unit)) < 2 for unit in self.units):
+            raise SpeedupError(
+                f"{self.config.speedup:g}x is unreachable with {', '.join(self.families)}: no part of "
+                f"{self.adapter.name} is known to shrink. Give its adapter widths() (docs/your-model.md), or ask for "
+                "other --families, such as int8, or for a runtime that gains from zeros."
+            )
+
     @cached_property
     def adapter(self) -> ModelAdapter:
         """The model family."""
@@ -117,6 +137,11 @@ class Run:
     def dense_accuracy(self) -> float:
         """The metric of the dense network on the held-out split."""
         return self.adapter.evaluate(self.predict(self.dense), self.splits).value
+
+    @cached_property
+    def held_out_key(self) -> str:
+        """Digest of the data that accuracies are of."""
+        return content_digest(self.splits.test)
 
     def copy_of_dense(self) -> nn.Module:
         """A network of its own with the dense weights."""
@@ -176,6 +201,10 @@ class Run:
     def calibration_inputs(self) -> NDArray[Any]:
         """[n, …] all of them in memory: what takes them batch by batch should ask for `calibration_samples`."""
         return self.calibration_samples[:]
+
+    def judging_samples(self, count: int) -> CalibrationSamples:
+        """Up to ``count`` training samples that nothing learns from but training itself."""
+        return CalibrationSamples(self.splits.train, draw_others(self.splits, self.calibration, count))
 
     @cached_property
     def model_key(self) -> str:
@@ -260,8 +289,8 @@ class Run:
                 f"needs at least {FEWEST_SAMPLES}. Give more --data."
             )
         try_out(self.adapter, self.dense, self.splits.train.inputs(np.arange(min(2, len(self.splits.train)))))
-        if self.config.ship_sample and self.adapter.task in WITHOUT_LABELS:
-            raise ConfigError(f"--ship-sample is for classifiers, and {self.config.model} does {self.adapter.task}.")
+        if self.config.ship_sample:
+            scorer_of(self.adapter.task)
         if self.config.launcher:
             find_launcher(self.config.launcher)
         if self.config.latency_table:

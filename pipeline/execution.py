@@ -1,12 +1,14 @@
 """Running the stages, one after another, and what came of it."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline.baseline import BEST_DENSE
 from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.context import BASELINE, Run
+from pipeline.corrections import FOLDER as CORRECTIONS
 from pipeline.floors import is_too_low
 from pipeline.frontier import find_frontier
 from pipeline.probing import forget_probes
@@ -36,6 +38,9 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     open_folder(run)
     if again:
         run.folder.forget(last)
+        if last == "prune":
+            run.folder.forget("correct")
+            shutil.rmtree(run.folder.file(CORRECTIONS), ignore_errors=True)
         if last == "probe":
             forget_probes(run)
     return follow_run(run.tracker, run.config, lambda: _run_to(run, last))
@@ -45,8 +50,7 @@ def _run_to(run: Run, last: str) -> dict[str, Any]:
     try:
         for name in STAGES:
             run.reporter.stage(name)
-            _do(run, name)
-            if name == "certify":
+            if _do(run, name) and name == "certify":
                 _aim_again(run)
             if name == last:
                 break
@@ -61,8 +65,8 @@ def _run_to(run: Run, last: str) -> dict[str, Any]:
     return outcome(run, last)
 
 
-def _do(run: Run, name: str) -> None:
-    follow_stage(run.tracker, run.folder.path, name, lambda: STAGES[name](run))
+def _do(run: Run, name: str) -> bool | None:
+    return follow_stage(run.tracker, run.folder.path, name, lambda: STAGES[name](run))
 
 
 def _aim_again(run: Run, most: int = 2) -> None:
@@ -79,8 +83,15 @@ def _aim_again(run: Run, most: int = 2) -> None:
             return
         factor = min(run.goal / certificate["ci_low"], MOST_HIGHER)
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
-        run.set_aim(run.aim() * factor)
-        for name in ("search", "prune", "export", "certify"):
+        before = run.aim()
+        run.set_aim(before * factor)
+        try:
+            _do(run, "search")
+        except SpeedupError:  # what was certified stays, and so does its plan
+            run.set_aim(before)
+            run.reporter.warn(f"no plan is {factor - 1:.1%} faster: the certificate stands as it is")
+            return
+        for name in ("prune", "export", "certify"):
             _do(run, name)
 
 

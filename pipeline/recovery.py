@@ -1,7 +1,7 @@
 """What brings accuracy back once weights are gone: output matching, and gradual pruning when epochs are allowed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,54 +11,48 @@ from pipeline.checkpoints import save_network
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
-from pipeline.families.int8 import round_network, round_weights
-from pipeline.families.registry import int8_layers, layer_levels
-from pipeline.gradual_training import train, train_launched
+from pipeline.families.int8 import Int8Training, round_network, round_weights
+from pipeline.families.registry import int8_layers, layer_levels, structured_layers
+from pipeline.gradual_training import goal_of, train, train_launched
 from pipeline.run_folder import digest, read_json, write_json
-from pipeline.tracking.events import tell
-from pipeline.tracking.facts import correction_facts
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
 from pipeline.training.gradual import GradualSettings
 from pipeline.training.layerwise import correct_layers
 from pipeline.training.masks import nonzero_masks
 from targets.levels import Level
 
-TRAINING = "training.json"
+CORRECTED, CORRECTION = "corrected.safetensors", "correction.json"
+CHECKPOINT, TRAINING = "checkpoint.safetensors", "training.json"
+OnPass = Callable[[PassRecord], None]
+"""Told of every pass of output matching."""
 
 
-def recover(run: Run, plan: Mapping[str, Level]) -> None:
-    """Correct the stitched plan → corrected.safetensors; prune gradually if asked; the better → checkpoint.safetensors.
+def finish_network(run: Run, plan: Mapping[str, Level]) -> None:
+    """Prune gradually if asked → training.json; that network or, if better, the corrected one → checkpoint.safetensors.
 
     A short training may end below the corrected network, which was matched to the dense one's outputs.
     """
-
-    def show(done: PassRecord) -> None:
-        tell(run.tracker, correction_facts(done.number + 1, done.loss, done.block_error))
-
-    network, record = corrected_network(run, plan, show)
-    save_network(run, network, "corrected.safetensors")
-    write_json(run.folder.file("correction.json"), {"schema": 1, **record})
+    network = run.network(run.folder.file(CORRECTED))
     if run.config.epochs:
         trained, training = trained_network(run, plan, network)
-        ships = training["accuracy"] >= record["accuracy"]
+        ships = training["accuracy"] >= read_json(run.folder.file(CORRECTION))["accuracy"]
         write_json(run.folder.file(TRAINING), {"schema": 1, **training, "ships": ships})
         if ships:
             network = trained
         else:
-            network = run.network(run.folder.file("corrected.safetensors"))
             run.reporter.warn("the corrected network is better and ships: more --epochs may help")
-    save_network(run, network, "checkpoint.safetensors")
+    save_network(network, run.folder.file(CHECKPOINT))
 
 
 def shipped_accuracy(run: Run) -> float:
     """Score of what `recover` left as the checkpoint, on the held-out split in torch."""
     training = read_json(run.folder.file(TRAINING)) if run.config.epochs else {"ships": False}
-    record = training if training["ships"] else read_json(run.folder.file("correction.json"))
+    record = training if training["ships"] else read_json(run.folder.file(CORRECTION))
     return float(record["accuracy"])
 
 
 def corrected_network(
-    run: Run, plan: Mapping[str, Level], on_pass: Callable[[PassRecord], None] | None = None
+    run: Run, plan: Mapping[str, Level], on_pass: OnPass | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The stitched network with batch norm re-estimated and outputs matched to the dense one's, and what that did."""
     network = run.copy_of_dense()
@@ -87,7 +81,7 @@ def _matched(
     network: nn.Module,
     plan: Mapping[str, Level],
     passes: int,
-    on_pass: Callable[[PassRecord], None] | None,
+    on_pass: OnPass | None,
 ) -> dict[str, Any]:
     """Match the network's outputs, and what a record says of that."""
     recipe, config = run.adapter.recipe, run.config
@@ -136,10 +130,13 @@ def _correct_layers(run: Run, network: nn.Module, layers: Sequence[str], batches
 
 
 def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
-    """Gradual pruning towards the plan, from the dense network or, keeping its zeros, from the corrected one.
+    """Gradual pruning from the dense network towards the plan, in the plan's arithmetic once all zeros are there.
+
+    Args:
+        network: the corrected one, whose channels are those that stay.
 
     Returns:
-        The network, which is the corrected one changed in place or another, and a record with its ``accuracy``.
+        The network, and a record with its ``accuracy``.
     """
     recipe = run.adapter.recipe
     settings = GradualSettings(
@@ -149,19 +146,24 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         peak_lr=recipe.peak_lr,
         weight_decay=recipe.weight_decay,
         block_weight=recipe.training_block_weight,
-        start="dense" if run.only_unstructured else "database",
         seed=run.config.seed,
     )
-    sparsities = compressed_layers(run, plan)
-    checkpoint = run.folder.file(f"training-{digest(sparsities, asdict(settings))[:12]}.pt")
+    sparsities, structured = compressed_layers(run, plan), structured_layers(run.units, plan)
+    identity = digest(sparsities, structured, int8_layers(run.units, plan), asdict(settings))
+    checkpoint = run.folder.file(f"training-{identity[:12]}.pt")
     for other in run.folder.path.glob("training-*.pt"):
         if other != checkpoint:  # of a plan that a certificate showed to be too slow
             other.unlink()
-    if run.config.launcher and run.ranges is None:  # layers in int8 learn with the ranges of this process
-        student, record = train_launched(run, run.config.launcher, settings, sparsities, checkpoint)
+    in_processes = run.config.launcher and run.ranges is None  # layers in int8 learn with the ranges of this process
+    if run.config.launcher and not in_processes:
+        run.reporter.warn("--launcher is left out: layers in int8 are trained in this process")
+    if run.config.launcher and in_processes:
+        student, record = train_launched(run, run.config.launcher, settings, sparsities, structured, checkpoint)
     else:
-        student = network if settings.start == "database" else run.copy_of_dense()
-        record = asdict(train(run, student, settings, sparsities, checkpoint))
+        student, goal = run.copy_of_dense(), goal_of(sparsities, structured, network)
+        if run.ranges is not None:
+            goal = replace(goal, arithmetic=Int8Training(student, int8_layers(run.units, plan), run.ranges))
+        record = asdict(train(run, student, settings, goal, checkpoint))
     accuracy = accuracy_of(run, in_int8(run, student, plan))
     run.reporter.say(f"after {settings.epochs} epochs: {run.adapter.metric} {accuracy:.2%}")
     return student, record | {"accuracy": accuracy}

@@ -72,21 +72,25 @@ class RunFolder:
 
     def open(self, config: Mapping[str, Any], details: Mapping[str, Any]) -> None:
         """Create the folder's record, or keep the one that is there."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"Cannot make the run folder {self.path}: {error}. Choose another with --out.") from None
+        self._make()
         if not self.record.exists():
             write_json(self.record, {"schema": SCHEMA, "config": config, "stages": {}, "stage_seconds": {}, **details})
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / ".lock").touch()
+        except OSError as error:
+            raise ConfigError(f"Cannot make the run folder {self.path}: {error}. Choose another with --out.") from None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder for this process.
 
         Raises:
-            ConfigError: another process works on it.
+            ConfigError: another process works on it, or it cannot be made or written to.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._make()
         with (self.path / ".lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

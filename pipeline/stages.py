@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.calibration_set import content_digest
 from calibration.statistics import collect_statistics
 from pipeline.baseline import set_goal
 from pipeline.bundle import check_bundle, write_bundle
@@ -20,7 +21,9 @@ from pipeline.certifying import certify_network
 from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
+from pipeline.contest import BEST, SEARCH, hold_contest
 from pipeline.context import Run
+from pipeline.corrections import Corrections
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
 from pipeline.families.base import Methods
 from pipeline.families.channel import COLUMNS_A_BATCH
@@ -28,6 +31,7 @@ from pipeline.families.ranges import largest_weight
 from pipeline.families.registry import int8_layers, layer_plans
 from pipeline.files import write_atomically
 from pipeline.first_look import first_look
+from pipeline.floors import is_too_low
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_version
@@ -39,7 +43,7 @@ from pipeline.provenance.record import provenance
 from pipeline.provenance.sbom import write_sbom
 from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
-from pipeline.recovery import in_int8, recover
+from pipeline.recovery import CHECKPOINT, CORRECTED, CORRECTION, TRAINING, finish_network, in_int8
 from pipeline.run_folder import digest, file_digest, peak_bytes, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
@@ -55,10 +59,12 @@ from profilers.probe import Capability
 from profilers.profile import PlanCounts, cheapest, enough_plans, profile
 from reports.records import EnvelopeFile
 from reports.write import write_reports
+from targets.errors import ArtifactError, ConfigError
 
 LOOK_S = 20.0
 """Seconds on the target's runtime that a first score of the dense network may take; torch takes some times as long."""
 FEW_HELD_OUT = 100
+CORRECTED_TABLE = "latency_table_corrected.json"
 
 
 def probe_stage(run: Run) -> None:
@@ -81,6 +87,7 @@ def profile_stage(run: Run) -> None:
         take_table(run, run.config.latency_table, path)
         return
     run.require_gain()
+    run.require_levels()
     counts = PlanCounts.of(run.config.plans or enough_plans(run.table_units))
 
     def work() -> None:
@@ -139,7 +146,7 @@ def calibrate_stage(run: Run) -> None:
         _look_at_dense(run)
         write_json(path, run.calibration.to_json())
 
-    key = digest("calibrate", run.splits.name, run.config.calibration_samples, run.config.seed)
+    key = digest("calibrate", run.calibration.sha256, run.held_out_key)
     run.folder.stage("calibrate", key, [path.name], work)
     run.reporter.say(f"{len(run.calibration.indices)} calibration samples of {len(run.splits.train)}")
 
@@ -198,76 +205,103 @@ def database_stage(run: Run) -> None:
                 compute=run.workers.compute,
             )
 
+    if folder.exists() and not _is_whole(folder):
+        run.reporter.warn(f"{folder} was altered or is incomplete: what is broken is made again")
+        run.folder.forget("database")
     run.folder.stage("database", database_key(run), [folder.name], work)
     kept = sum(path.stat().st_size for path in folder.iterdir())
     memory = f"at most {peak_bytes() / 1e9:.2f} GB of memory"
     run.reporter.say(f"{len(layers)} layers, {kept / 1e6:.1f} MB on disk; {memory}")
 
 
+def _is_whole(folder: Path) -> bool:
+    try:
+        Database(folder)
+    except ArtifactError:
+        return False
+    return True
+
+
 def search_stage(run: Run) -> None:
     """Tables, database and the requested speedup → plan.json, in the closed loop of solving, measuring, correcting."""
-    path = run.folder.file("plan.json")
+    path, config = run.folder.file("plan.json"), run.config
     aim = run.aim()
-
-    def work() -> None:
-        start = time.perf_counter()
-        table_path = run.folder.file("latency_table.json")
-        corrected_path = run.folder.file("latency_table_corrected.json")
-        coefficients, start_choice = None, None
-        if aim != run.goal and path.exists():  # a certificate fell short: go on from what is known
-            earlier = load_plan(path, run.units)[1]
-            coefficients, start_choice = coefficients_of(earlier), tuple(earlier["choice"])
-            table_path = corrected_path
-        database = Database(run.folder.file("database"))
-
-        def show(evaluation: int, loss: float) -> None:
-            tell(run.tracker, search_facts(evaluation, loss))
-
-        searcher = Searcher(run, database, run.config.allocator, database_key(run), coefficients, start_choice, show)
-        found = solve_in_loop(run, searcher, LatencyTable.load(table_path), aim, run.reporter.say)
-        save_plan(
-            path,
-            allocator=run.config.allocator,
-            requested_speedup=run.goal,
-            found=found,
-            units=run.units,
-            levels=run.levels,
-            errors=searcher.errors,
-            trace=searcher.trace,
-            coefficients=searcher.coefficients,
-            seconds=time.perf_counter() - start,
-            effort=searcher.effort(),
+    if config.allocator == "global-magnitude" and not run.only_unstructured:
+        raise ConfigError(
+            f"--allocator global-magnitude compares single weights, and the levels here are {', '.join(run.families)}: "
+            "take another allocator, or --families unstructured."
         )
-        found.table.save(corrected_path)
-
-    config = run.config
     key = digest("search", database_key(run), run.table_key(), aim, config.allocator, config.evaluations, config.seed)
-    run.folder.stage("search", key, [path.name], work)
+    run.folder.stage("search", key, [path.name, CORRECTED_TABLE], lambda: _search(run, path, aim))
     _, record = load_plan(path, run.units)
     search = record["search"]
     run.reporter.say(
-        f"plan predicted {record['predicted_speedup']:.2f}x, measured {record['measured_speedup']:.2f}x "
-        f"in {len(record['rounds'])} rounds, {search['evaluations']} evaluations, "
+        f"plan by {record['allocator']} predicted {record['predicted_speedup']:.2f}x, measured "
+        f"{record['measured_speedup']:.2f}x in {len(record['rounds'])} rounds, {search['evaluations']} evaluations, "
         f"{search['effort']['plans_a_second']:.1f} a second"
     )
 
 
+def _search(run: Run, path: Path, aim: float) -> None:
+    start = time.perf_counter()
+    is_contest = run.config.allocator == BEST
+    allocator: str = SEARCH if is_contest else run.config.allocator
+    table, known = run.folder.file("latency_table.json"), None
+    if aim != run.goal and path.exists():  # a certificate fell short: go on from what is known
+        known = load_plan(path, run.units)[1]
+        table, allocator, is_contest = run.folder.file(CORRECTED_TABLE), known["allocator"], False
+
+    def show(evaluation: int, loss: float) -> None:
+        tell(run.tracker, search_facts(evaluation, loss))
+
+    searcher = Searcher(
+        run,
+        Database(run.folder.file("database")),
+        allocator,
+        database_key(run),
+        coefficients_of(known) if known else None,
+        tuple(known["choice"]) if known else None,
+        show,
+    )
+    found = solve_in_loop(run, searcher, LatencyTable.load(table), aim, run.reporter.say)
+    contest = hold_contest(run, found, aim, database_key(run), run.reporter.say) if is_contest else []
+    if contest:
+        found, allocator = contest[0].found, contest[0].allocator
+    save_plan(
+        path,
+        allocator=allocator,
+        contest=[entry.to_json() for entry in contest],
+        requested_speedup=run.goal,
+        found=found,
+        units=run.units,
+        levels=run.levels,
+        errors=searcher.errors,
+        trace=searcher.trace,
+        coefficients=searcher.coefficients,
+        seconds=time.perf_counter() - start,
+        effort=searcher.effort(),
+    )
+    found.table.save(run.folder.file(CORRECTED_TABLE))
+
+
 def prune_stage(run: Run) -> None:
     """Plan and data → corrected.safetensors, and as checkpoint.safetensors that or, if better, the trained network."""
-    plan, record = load_plan(run.folder.file("plan.json"), run.units)
-    key = digest("prune", database_key(run), record["choice"], _correction(run), run.config.epochs, run.config.seed)
-    run.folder.stage("prune", key, ["corrected.safetensors", "checkpoint.safetensors"], lambda: recover(run, plan))
-
-
-def _correction(run: Run) -> tuple[str | float, ...]:
-    config = run.config
-    return (config.layer_correction, config.correction_passes, config.correction_budget)
+    config, folder = run.config, run.folder
+    plan, record = load_plan(folder.file("plan.json"), run.units)
+    corrections, choice = Corrections(run, database_key(run)), tuple(record["choice"])
+    corrected = corrections.key(choice)
+    folder.stage("correct", corrected, [CORRECTED, CORRECTION], lambda: corrections.take(choice))
+    run.reporter.say(f"corrected: {run.adapter.metric} {corrections.record(choice)['accuracy']:.2%}")
+    trained = [TRAINING] if config.epochs else []
+    data = content_digest(run.splits.train) if config.epochs else ""
+    key = digest("prune", corrected, config.epochs, config.seed, data)
+    folder.stage("prune", key, [CHECKPOINT, *trained], lambda: finish_network(run, plan))
 
 
 def export_stage(run: Run) -> None:
     """Checkpoint → model.onnx, OpenVINO IR, golden.safetensors, parity.json."""
     model_path, ir_path = run.folder.file("model.onnx"), run.folder.file("openvino/model.xml")
-    checkpoint = run.folder.file("checkpoint.safetensors")
+    checkpoint = run.folder.file(CHECKPOINT)
 
     def work() -> None:
         model = run.network(checkpoint)
@@ -290,13 +324,13 @@ def export_stage(run: Run) -> None:
         run.reporter.say(f"{parity['runtime']}: within {parity['max_rel']:.1e} of torch{same}")
 
 
-def certify_stage(run: Run) -> None:
-    """Exported files → certificate.json."""
+def certify_stage(run: Run) -> bool:
+    """Exported files → certificate.json; whether it is a new one."""
     path = run.folder.file("certificate.json")
     files = [file_digest(network) for network in (run.folder.file("model.onnx"), run.dense_onnx)]
     how = (run.config.certify_budget, run.config.certify_spread, *(["precedence"] if run.target.precedence else []))
-    key = digest("certify", run.host_key, files, run.goal, *how)
-    run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
+    key = digest("certify", run.host_key, run.held_out_key, files, run.goal, *how)
+    return run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
 
 
 def compare_stage(run: Run) -> None:
@@ -304,8 +338,9 @@ def compare_stage(run: Run) -> None:
     if not run.config.compare:
         return
     path = run.folder.file("comparison.json")
-    corrected = file_digest(run.folder.file("corrected.safetensors"))
-    key = digest("compare", run.host_key, corrected, run.table_key(), _correction(run), nncf_version())
+    corrected = file_digest(run.folder.file(CORRECTED))
+    passes = (run.config.correction_passes, run.config.correction_budget)  # of the plain plans
+    key = digest("compare", run.host_key, run.held_out_key, corrected, run.table_key(), passes, nncf_version())
     run.folder.stage(
         "compare", key, [path.name], lambda: write_json(path, compare_with_baselines(run, database_key(run)))
     )
@@ -348,15 +383,16 @@ def report_stage(run: Run) -> None:
         [file_digest(folder.file(name)) for name in inputs if folder.file(name).exists()],
     )
     folder.stage("report", key, ["report.html", "bundle/manifest.json", "bundle/sbom.cdx.json"], work)
-    _sign(run, bundle)
+    accuracy = certificate["accuracy"]
+    if not is_too_low(run.config, accuracy["compressed"], accuracy["dense"]):  # a signature says: this may ship
+        _sign(run, bundle)
 
 
 def _write_sample(run: Run, path: Path) -> None:
-    """Held-out samples, drawn at random: test data are often in the order of their classes."""
+    """Held-out samples and what is right of them."""
     test = run.splits.test
-    drawn = np.random.default_rng(run.config.seed).permutation(len(test))[: run.config.ship_sample]
-    rows = np.sort(drawn).astype(np.int64)
-    write_sample(path, run.adapter.feeds(test.inputs(rows)), test.labels[rows])
+    rows = test.draw(run.config.ship_sample, np.random.default_rng(run.config.seed))
+    write_sample(path, run.adapter.feeds(test.inputs(rows)), test.truth(rows))
 
 
 def _sign(run: Run, bundle: Path) -> None:
@@ -372,7 +408,7 @@ def _sign(run: Run, bundle: Path) -> None:
 ENVELOPE = (EnvelopeFile.FILE, str(Path(EnvelopeFile.FILE).with_suffix(".html")))
 """Where `pipeline envelope` puts what it measured of a run's bundle."""
 
-STAGES: dict[str, Callable[[Run], None]] = {
+STAGES: dict[str, Callable[[Run], bool | None]] = {
     "probe": probe_stage,
     "profile": profile_stage,
     "calibrate": calibrate_stage,

@@ -59,7 +59,8 @@ class Workers:
         count: processes or threads; None for as many as there are processors, or as the cluster has workers.
 
     Raises:
-        ConfigError: a scheduler without a cluster's backend, or dask without a scheduler.
+        ConfigError: a scheduler without a cluster's backend, dask without a scheduler, or a number of workers for a
+            backend that does not take it.
         RuntimeMissingError: the backend is not installed, or no cluster answers.
     """
 
@@ -68,6 +69,11 @@ class Workers:
             raise ConfigError(
                 "--backend dask and --scheduler tcp://HOST:PORT belong together: say both or neither. --backend ray "
                 "takes --scheduler HOST:PORT, or works on this machine alone."
+            )
+        if count is not None and (backend == "here" or scheduler):
+            raise ConfigError(
+                f"--workers {count} is for --backend threading, loky and ray on this machine: --backend here works in "
+                "this process, and a cluster has the workers that it has."
             )
         self._pool = _pool(backend, scheduler, count)
 

@@ -60,10 +60,10 @@ class HostFingerprint:
     def id(self) -> str:
         """16 hex digits that are equal where the same runtime, settings and model take the same time.
 
-        They cover the CPU and its governor. Memory, system and the cores left to this process may differ; the
+        They cover the CPU. Memory, system, the frequency governor and the cores left to this process may differ; the
         runtime's version and the target's threads are facts of their own, to be compared beside the id.
         """
-        names = ("vendor", "model", "uarch", "isa", "physical_cores", "caches", "governor")
+        names = ("vendor", "model", "uarch", "isa", "physical_cores", "caches")
         same = json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
         return hashlib.sha256(same.encode()).hexdigest()[:16]
 

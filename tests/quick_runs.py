@@ -14,7 +14,7 @@ from profilers.measure import Effort
 QUICK = Effort(warmups=1, rounds=5, seconds=0.1, compilations=1, patience_s=0.0, timeout_s=120)
 SETTINGS = (
     *("--levels", 4, "--plans", 12, "--evaluations", 1, "--calibration-samples", 32, "--correction-passes", 1),
-    *("--criterion", "magnitude", "--batch-size", 16, "--no-compare"),
+    *("--criterion", "magnitude", "--allocator", "spdy", "--batch-size", 16, "--no-compare"),
 )
 
 

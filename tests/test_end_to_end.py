@@ -32,8 +32,8 @@ pytestmark = [
 
 QUICK = (
     *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
-    *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 4),
-    *("--solver", "blocked", "--rounds", 2, "--certify-budget", 60, "--ship-sample", 100),
+    *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 3),
+    *("--solver", "blocked", "--allocator", "spdy", "--rounds", 1, "--certify-budget", 40, "--ship-sample", 100),
 )
 
 

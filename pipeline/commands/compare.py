@@ -14,6 +14,7 @@ from pipeline.commands.options import plain_type, run_options
 from pipeline.commands.tables import shown
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
+from targets.errors import SpeedupError
 
 if TYPE_CHECKING:
     from pipeline.grid import GridRow
@@ -91,8 +92,10 @@ def compare(
     rows = compare_combinations(base, folder, chosen, prepare_run)
     _write(folder, rows, metric)
     _tell(folder, rows, metric, reporter)
+    code = 0 if any(row.accuracy is not None for row in rows) else SpeedupError.exit_code
     if as_json:
-        click.echo(json.dumps({"status": "done", "exit_code": 0, "rows": [row.to_json() for row in rows]}))
+        click.echo(json.dumps({"status": "done", "exit_code": code, "rows": [row.to_json() for row in rows]}))
+    click.get_current_context().exit(code)
 
 
 def _write(folder: Path, rows: "list[GridRow]", metric: str) -> None:

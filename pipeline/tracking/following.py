@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.config import NOT_OF_THE_RESULT, RunConfig
 from pipeline.tracking.events import Fact, State, Tracker, tell
 from pipeline.tracking.facts import stage_facts
 from targets.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def follow_run(tracker: Tracker, config: RunConfig, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -34,11 +36,12 @@ def follow_run(tracker: Tracker, config: RunConfig, work: Callable[[], dict[str,
     return result
 
 
-def follow_stage(tracker: Tracker, folder: Path, name: str, work: Callable[[], None]) -> None:
+def follow_stage(tracker: Tracker, folder: Path, name: str, work: Callable[[], Result]) -> Result:
     """Do a stage's work; tell that it began, and what it found."""
     tracker.emit(Fact("tag", "stage", name))
-    work()
+    result = work()
     tell(tracker, stage_facts(folder, name))
+    return result
 
 
 def _end(tracker: Tracker, status: str, state: State) -> None:

@@ -17,6 +17,8 @@ LEAST = 1.1
 """A smaller speedup is not worth asking for."""
 QUANTISER = "nncf int8"
 """How the row of a comparison begins that needed no search."""
+ROUNDING = 1e-9
+"""Of percent."""
 OPTIONAL = {ComparisonFile.FILE, TrainingFile.FILE}
 """Files that a finished run need not have."""
 
@@ -50,7 +52,7 @@ def next_steps(run: Run) -> tuple[NextStep, ...]:
         steps.append(_certify_on_the_device(run))
     match certificate.status:
         case "certified":
-            steps += _when_certified(run)
+            steps += [_lost_too_much(run)] if is_below_floor(run) else _when_certified(run)
         case "missed":
             steps += _when_missed(run)
         case "inconclusive":
@@ -99,16 +101,11 @@ def _certify_again(run: Run) -> str:
 
 
 def _certify_on_the_device(run: Run) -> NextStep:
-    if run.run.config.get("latency_table"):
-        return NextStep(
-            "Verify on the host of the latency table",
-            "Copy the bundle to it and measure there; --host measures there from here.",
-            shlex.join(["pipeline", "verify", f"{run.name}/bundle"]),
-        )
+    place = "the host of the latency table" if run.run.config.get("latency_table") else "the real device"
     return NextStep(
-        "Certify on the real device",
-        "Copy the run folder to a machine with the target's CPU and certify there.",
-        _certify_again(run),
+        f"Verify on {place}",
+        "Copy the bundle to it and measure there; --host measures there from here.",
+        shlex.join(["pipeline", "verify", f"{run.name}/bundle"]),
     )
 
 
@@ -155,6 +152,28 @@ def _when_certified(run: Run) -> list[NextStep]:
         shlex.join(["pipeline", "verify", f"{run.name}/bundle"]),
     )
     return [deploy, verify]
+
+
+def is_below_floor(run: Run) -> bool:
+    """Whether the compressed network has less accuracy than was asked for."""
+    accuracy, drop, config = run.certificate.accuracy, accuracy_drop(run.certificate.accuracy), run.run.config
+    most, least = config.get("max_drop"), config.get("min_accuracy")
+    if isinstance(most, int | float) and drop is not None and 100 * drop > most + ROUNDING:
+        return True
+    found = accuracy.compressed
+    return isinstance(least, int | float) and found is not None and 100 * found < least - ROUNDING
+
+
+def _lost_too_much(run: Run) -> NextStep:
+    accuracy, config = run.certificate.accuracy, run.run.config
+    asked = [f"a loss of {config['max_drop']:g} points at most"] if config.get("max_drop") is not None else []
+    asked += [f"at least {config['min_accuracy']:g}%"] if config.get("min_accuracy") is not None else []
+    return NextStep(
+        "Do not deploy: the accuracy is below the floor",
+        f"{accuracy.metric} is {percent(accuracy.compressed, 2)}, dense {percent(accuracy.dense, 2)}; asked for was "
+        f"{' and '.join(asked)}. Ask for a lower speedup, or allow more --epochs.",
+        again(run, "--epochs", str(_more_epochs(run))),
+    )
 
 
 def _when_missed(run: Run) -> list[NextStep]:

@@ -102,7 +102,7 @@ def _row_name(row: ComparisonRow) -> str:
 
 def _comparison_table(rows: Sequence[ComparisonRow]) -> Table:
     return table(
-        "Allocators at the same measured latency",
+        "Allocators near the same measured latency",
         rows,
         (
             (Column("Allocator", numeric=False), _row_name),

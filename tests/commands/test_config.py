@@ -31,7 +31,7 @@ def test_every_setting_is_there_with_its_meaning_and_its_default() -> None:
     said = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE))
     defaults = {name: field.default for name, field in RunConfig.model_fields.items() if field.default is not None}
     assert said.items() >= {name: value for name, value in defaults.items() if name != "speedup"}.items()
-    assert "one of spdy, spdy-evolution, surrogate, dp, uniform, global-magnitude" in text.replace("\n# ", " ")
+    assert "one of best, spdy, spdy-evolution, surrogate, dp, uniform, global-magnitude" in text.replace("\n# ", " ")
     assert "at least 12; at most 1000" in text
 
 
@@ -66,7 +66,7 @@ def test_the_schema_says_what_is_accepted(tmp_path: Path) -> None:
     assert schema["properties"]["speedup"]["exclusiveMinimum"] == 1
     assert schema["properties"]["levels"]["maximum"] == 200
     assert schema["properties"]["allocator"]["enum"] == [
-        *("spdy", "spdy-evolution", "surrogate", "dp", "uniform", "global-magnitude")
+        *("best", "spdy", "spdy-evolution", "surrogate", "dp", "uniform", "global-magnitude")
     ]
 
 

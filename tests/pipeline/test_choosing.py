@@ -46,6 +46,7 @@ def test_offers_whose_loss_nobody_asked_for_are_compared_by_latency() -> None:
         ({"min_accuracy": 88.0}, 0.8799, True),
         ({"max_drop": 1.0}, 0.895, False),
         ({"max_drop": 1.0}, 0.885, True),
+        ({"max_drop": 1.0}, 0.89, False),  # 0.9 - 0.89 is a little more than 0.01 in floating point
         ({"min_accuracy": 80.0, "max_drop": 1.0}, 0.885, True),
     ],
 )

@@ -1,5 +1,7 @@
 """The loop against a network whose latency is known, and against a table that is wrong about it."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,18 @@ def test_plans_near_the_last_one_are_not_measured() -> None:
     found = run_loop(first_table(plans=40, bias=0.8), 3.0, allocate, measure, count)
     assert len(found.rounds) > 1
     assert asked == [turn.choice for turn in found.rounds[:-1]][:REFITS]
+
+
+def test_near_the_fastest_plan_there_is_no_room_for_a_margin_and_none_is_asked_for() -> None:
+    table = first_table(plans=40)
+    fastest = table.speedup(tuple(int(level) for level in table.costs().argmin(axis=1)))
+    found = loop(table, 0.99 * fastest)  # less than the margin below the fastest
+    assert found.measured_speedup > 0.95 * fastest
+
+
+def test_what_an_unreachable_request_is_told_to_ask_for_is_reachable() -> None:
+    table = first_table(plans=40)
+    with pytest.raises(SpeedupError) as error:
+        loop(table, 60.0)
+    advised = float(re.findall(r"Lower --speedup to at most ([\d.]+),", str(error.value))[0])
+    assert 1 / relative(loop(table, advised).choice) >= advised

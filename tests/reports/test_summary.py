@@ -200,7 +200,17 @@ def test_a_proxy_is_shouted_and_sent_to_the_real_device(files: Files, folder_of:
     summary = build_summary(folder_of(files))
     assert summary.notices[0].title == "PROXY"
     assert summary.headline.startswith("certified (proxy): ")
-    assert summary.next_steps[0].code == "pipeline certify run --again"
+    assert summary.next_steps[0].code == "pipeline verify run/bundle"
+
+
+def test_a_network_below_the_floor_is_not_to_be_deployed(files: Files, folder_of: FolderOf) -> None:
+    files["run"]["config"] |= {"max_drop": 0.01}
+    first = build_summary(folder_of(files)).next_steps[0]
+    assert first.title.startswith("Do not deploy")
+    assert "a loss of 0.01 points at most" in first.text
+    assert "--epochs" in first.code
+    files["run"]["config"] |= {"max_drop": 50.0, "min_accuracy": 1.0}
+    assert build_summary(folder_of(files)).next_steps[0].title == "Deploy"
 
 
 def test_the_licence_note_is_shown(files: Files, folder_of: FolderOf) -> None:
