@@ -31,7 +31,7 @@ from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from
 from pipeline.families.registry import all_levels, levels_of, units_of
 from pipeline.launcher import find_launcher
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
-from pipeline.models.dry_run import try_out
+from pipeline.models.dry_run import check_data, try_out
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
@@ -282,6 +282,7 @@ class Run:
 
     def check_inputs(self) -> None:
         """Load what the user gave, so that a mistake in it shows before anything is measured."""
+        check_data(self.adapter, self.splits)
         _ = self.dense
         if len(self.calibration.indices) < FEWEST_SAMPLES:
             raise ConfigError(

@@ -210,12 +210,20 @@ class SearchRecord(Record):
     trace: list[list[Number | str]] = []
 
 
+class ContestRow(Record):
+    """One of the plans that met once they were corrected."""
+
+    allocator: str = ""
+    loss: Number = None
+
+
 class PlanFile(Record):
     """The plan: unit → level."""
 
     FILE: ClassVar[str] = "plan.json"
 
     allocator: Text = None
+    contest: list[ContestRow] = []
     requested_speedup: Number = None
     predicted_speedup: Number = None
     units: list[PlannedUnit] = []

@@ -1,5 +1,6 @@
 """Does what an adapter gives fit together? Tried on two samples, before hours of work rest on it."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from calibration.datasets import Split, Splits
 from pipeline.models.base import Block, ModelAdapter, Unit
 from targets.errors import ConfigError, UserError
+
+
+def check_data(adapter: ModelAdapter, splits: Splits) -> None:
+    """Whether the data that an adapter loaded have everything that the pipeline asks of data.
+
+    Raises:
+        ConfigError: something is missing; says what.
+    """
+    wanted = [*Split.__annotations__, *(name for name, member in vars(Split).items() if inspect.isfunction(member))]
+    for part in ("train", "test"):
+        split = getattr(splits, part)
+        missing = [name for name in wanted if not hasattr(split, name) and not name.startswith("_")]
+        if missing or not hasattr(split, "__len__"):
+            raise _wrong(
+                adapter,
+                f"{type(split).__name__}, its {part} data, lacks {', '.join(missing) or '__len__()'}: see "
+                "calibration.datasets.Split, or give a calibration.arrays.ArraySplit",
+            )
 
 
 def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) -> None:
@@ -24,6 +44,7 @@ def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) ->
     if samples.dtype == np.float64:
         raise _wrong(adapter, "inputs() of the data gives float64; the network is float32: give float32")
     outputs = _outputs(adapter, network, torch.from_numpy(samples))
+    _check_deployed(adapter, network, samples)
     losses = adapter.calibration_loss(outputs, outputs)
     if losses.shape != (len(samples),):
         raise _wrong(
@@ -38,19 +59,32 @@ def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) ->
             raise _wrong(adapter, f"widths(), block {block.name}: {problem}")
 
 
-def _outputs(adapter: ModelAdapter, network: nn.Module, inputs: Tensor) -> Tensor:
+def _check_deployed(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) -> None:
+    deployed = adapter.deployed(network).eval()
+    if deployed is not network and getattr(deployed, "network", None) is not network:
+        raise _wrong(adapter, "deployed() gives a module that does not hold the network as its attribute `network`")
+    if deployed is network and hasattr(network, "network"):  # exported layers of a deployed form lose that word
+        raise _wrong(adapter, "the network has a part called `network`, which is the deployed form's word: rename it")
+    feeds = adapter.feeds(samples)
+    if strange := [name for name, array in feeds.items() if array.dtype == np.float64]:
+        raise _wrong(adapter, f"feeds() gives float64 for {', '.join(strange)}: give float32")
+    _outputs(adapter, deployed, *map(torch.from_numpy, feeds.values()))
+
+
+def _outputs(adapter: ModelAdapter, network: nn.Module, *inputs: Tensor) -> Tensor:
+    count = len(inputs[0])
     try:
         with torch.no_grad():
-            outputs = network(inputs)
+            outputs = network(*inputs)
     except UserError:
         raise
     except Exception as error:  # whatever the user's network raises
         raise _wrong(
-            adapter, f"the network fails on {len(inputs)} training samples: {type(error).__name__}: {error}"
+            adapter, f"the network fails on {count} training samples: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs.shape[:1]:
+    if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs[0].shape[:1]:
         found = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise _wrong(adapter, f"the network gives {found} for {len(inputs)} samples: it must be one tensor [n, …]")
+        raise _wrong(adapter, f"the network gives {found} for {count} samples: it must be one tensor [n, …]")
     return outputs
 
 

@@ -36,6 +36,9 @@ def _plan_text(run: Run) -> str:
     dense = sum(unit.level.family == "dense" for unit in plan.units)
     by = f" by the {plan.allocator} allocator" if plan.allocator else ""
     text = f"{len(plan.units)} units in execution order, levels chosen{by}; {dense} of them stay dense."
+    if len(plan.contest) > 1:
+        losses = ", ".join(f"{row.allocator} {significant(row.loss)}" for row in plan.contest if row.loss is not None)
+        text += f" Once corrected it is the nearest to the dense network of those as fast; losses: {losses}."
     if (share := pruned_share(plan)) is not None:
         zeros = all(unit.level.family in ("dense", "unstructured", "block") for unit in plan.units)
         text += f" {percent(share)} of all their weights are {'zero' if zeros else 'gone'}."

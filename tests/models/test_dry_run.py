@@ -2,15 +2,16 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from calibration.datasets import Split, Splits, load_splits
 from pipeline.models.base import Block, Cut
-from pipeline.models.dry_run import try_out
+from pipeline.models.dry_run import check_data, try_out
 from targets.errors import ConfigError
 from tests.training.networks import ADAPTER, DATA, dense_network
 
@@ -19,7 +20,7 @@ SAMPLES = DATA.train.inputs(np.arange(2))
 
 def adapter(**changes: Any) -> Any:
     """The ResNets' with some methods replaced."""
-    kept = ("name", "calibration_loss", "blocks", "units", "widths")
+    kept = ("name", "calibration_loss", "blocks", "units", "widths", "deployed", "feeds")
     return SimpleNamespace(**{name: getattr(ADAPTER, name) for name in kept} | changes)
 
 
@@ -51,6 +52,9 @@ def first_width() -> Block:
         ),
         ({"blocks": lambda _: ["layer9"]}, r"blocks\(\) names modules that the network has not: layer9"),
         ({"widths": lambda _: [Block("b", (Cut(("nowhere",), "fc", 8),))]}, "no unit is called nowhere, fc"),
+        ({"deployed": lambda network: nn.Sequential(network)}, "does not hold the network as its attribute `network`"),
+        ({"feeds": lambda samples: {"x": samples.astype(np.float64)}}, r"feeds\(\) gives float64 for x"),
+        ({"feeds": lambda samples: {"x": samples[:, :, :4, :4], "y": samples}}, "the network fails on 2 training"),
         ({"widths": lambda _: [with_count(5)]}, "reads [0-9]+ channels, not 5 groups of 1"),
     ],
 )
@@ -75,3 +79,24 @@ def test_a_network_that_fails_or_gives_something_else(network: nn.Module, words:
 def test_double_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="give float32"):
         try_out(adapter(), dense_network(), SAMPLES.astype(np.float64))
+
+
+def test_a_part_called_as_the_deployed_forms_is_refused() -> None:
+    network = dense_network()
+    network.add_module("network", nn.Identity())
+    with pytest.raises(ConfigError, match="has a part called `network`"):
+        try_out(adapter(), network, SAMPLES)
+
+
+def test_data_that_lack_something_are_refused_by_its_name() -> None:
+    whole = load_splits(None)
+    check_data(adapter(), whole)
+
+    class Own:
+        labels = strata = np.zeros(3)
+
+        def __len__(self) -> int:
+            return 3
+
+    with pytest.raises(ConfigError, match=r"Own, its test data, lacks .*preprocessing.*inputs.*truth.*ArraySplit"):
+        check_data(adapter(), Splits("own", whole.train, cast(Split, Own())))

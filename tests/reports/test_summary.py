@@ -430,3 +430,9 @@ def test_time_and_memory_of_the_stages_are_told(files: Files, folder_of: FolderO
     stages = table(build_summary(folder_of(files)), "Time of the stages")
     assert dict(stages.rows)["database"] == "44.1 s, 3.1 GB"
     assert dict(stages.rows)["probe"] == "21.0 s"
+
+
+def test_plans_that_met_are_named_with_their_losses(files: Files, folder_of: FolderOf) -> None:
+    files["plan"]["contest"] = [{"allocator": "uniform", "loss": 0.1243}, {"allocator": "spdy", "loss": 0.129}]
+    (plan,) = [section for section in build_summary(folder_of(files)).sections if section.key == "plan"]
+    assert "nearest to the dense network of those as fast; losses: uniform 0.124, spdy 0.129." in plan.text[0]
