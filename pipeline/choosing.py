@@ -86,9 +86,14 @@ def run_on_best(
     }
     next(iter(runs.values())).check_inputs()  # before the folder is this configuration's
     folder.open(config.model_dump(mode="json"), {"command": sys.argv})
-    offers = []
+    offers: list[Offer] = []
+    earlier: list[RunFolder] = []
     for name, run in runs.items():
         reporter.say(f"what {name} can offer:")
+        open_folder(run)
+        for other in earlier:
+            share(run.folder, other, ["dense", "calibrate", "database"])
+        earlier.append(run.folder)
         offer = _offer(run)
         if has_floor(config) and offer.holds:
             runs[name], offer = _faster(run, offer)

@@ -15,7 +15,7 @@ from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans, uniform_plan
-from profilers.statistics import Process, by_process, log_speedup
+from profilers.statistics import Process, by_process, log_speedup, speedup_interval
 from profilers.together import measure_together
 from targets.errors import RuntimeMissingError
 
@@ -25,6 +25,8 @@ PLANS_A_WORKER = 8
 PLAN_PROCESSES = 2
 DENSE_PROCESSES = 4
 CHECK_PROCESSES = 8
+FEWEST_CHECKS = 3
+"""Processes after which a solved plan may prove to be none of those wanted."""
 REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
@@ -89,8 +91,12 @@ class PlanBench:
         rows = sum(name in self._log for choice in choices for name in self._rows_of(choice))
         on_plan(earlier + rows // self._plan_processes)
 
-    def solved(self, choice: Choice, masks: Masks) -> PlanMeasurement:
+    def solved(self, choice: Choice, masks: Masks, wanted: tuple[float, float] = (0.0, np.inf)) -> PlanMeasurement:
         """A solved plan with the zeros that it will ship with, as a certificate measures it.
+
+        Args:
+            masks: layer → where its weights stay.
+            wanted: speedups; a plan whose interval lies outside of them is not measured any further.
 
         Raises:
             RuntimeMissingError: it failed in every process.
@@ -104,6 +110,9 @@ class PlanBench:
                 if row_name not in self._log:
                     candidates = {row_name: Candidate("solved plan", path)}
                     self._measure(self._run.dense_candidate, candidates, CHECK, seed)
+                if seed + 1 >= FEWEST_CHECKS and self._is_outside(names[: seed + 1], wanted):
+                    names = names[: seed + 1]
+                    break
         found = self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)
         if found is None:
             raise RuntimeMissingError(
@@ -111,6 +120,15 @@ class PlanBench:
                 f"{self._check_processes} processes: try another --seed, or another --runtime."
             )
         return found
+
+    def _is_outside(self, names: Sequence[str], wanted: tuple[float, float]) -> bool:
+        """Whether what is measured of a solved plan shows that its speedup is none of those wanted."""
+        good = [m for m in self._logged(names) if not m.error]
+        processes = self._undisturbed(good)
+        if len(processes) < FEWEST_CHECKS:
+            return False
+        interval = speedup_interval(processes)
+        return interval.high < wanted[0] or interval.low > wanted[1]
 
     def nearby(self, choices: Sequence[Choice]) -> list[PlanMeasurement]:
         """Plans near a solved one, as the table's are measured; those that fail are left out."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.carrying import believed
-from pipeline.closed_loop import REFITS, LoopResult, Proposal, Round, run_loop
+from pipeline.closed_loop import ACCEPTED, REFITS, LoopResult, Proposal, Round, run_loop
 from pipeline.compression.database import Database
 from pipeline.console import Task
 from pipeline.context import Run
@@ -224,10 +224,12 @@ def solve_in_loop(
         SpeedupError: no plan is that fast.
     """
     bench = PlanBench(run, check_processes=processes)
+    least, most = accepted or ACCEPTED
+    wanted = (speedup * (1 + least), speedup * (1 + most))
     rng = np.random.default_rng(run.config.seed)
 
     def measure(table: LatencyTable, choice: Choice) -> PlanMeasurement:
-        return believed(table, choice) if run.carried else bench.solved(choice, searcher.masks(choice))
+        return believed(table, choice) if run.carried else bench.solved(choice, searcher.masks(choice), wanted)
 
     def nearby(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
         return [] if run.carried else bench.nearby(neighbours(table, choice, NEIGHBOURS, rng))

@@ -1,9 +1,15 @@
 """What a measurement says, and what it is trusted with."""
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from pipeline.measuring import ratio, trust
+from pipeline.measuring import CHECK_PROCESSES, FEWEST_CHECKS, PlanBench, _row, ratio, trust
+from pipeline.run_folder import Log
+from profilers.measure import Candidate, Effort, Measurement
 from profilers.statistics import Process
 
 
@@ -25,3 +31,42 @@ def test_the_more_compilations_scatter_the_less_a_measurement_is_trusted() -> No
     assert weights == sorted(weights, reverse=True)
     assert weights[0] > 0.95
     assert weights[2] < 0.2
+
+
+class Replayed(PlanBench):
+    """Solved plans that measure a given speedup, give or take a percent."""
+
+    def __init__(self, folder: Path, speedup: float) -> None:
+        self._run: Any = SimpleNamespace(
+            patcher=SimpleNamespace(write_masks=lambda *_: None),
+            plan_of=lambda _: {},
+            folder=SimpleNamespace(path=folder),
+            dense_candidate=Candidate("dense", folder),
+            bench=SimpleNamespace(nearest=SimpleNamespace(seconds=None)),
+        )
+        self._log, self._check_processes = Log(folder / "log.jsonl", "key"), CHECK_PROCESSES
+        self.speedup, self.rng, self.processes = speedup, np.random.default_rng(0), 0
+
+    def _measure(self, _: Candidate, candidates: Any, __: Effort, ___: int, ____: Any = None) -> None:
+        (name,) = candidates
+        self.processes += 1
+        samples_s = tuple(np.exp(self.rng.normal(0, 0.01, 20)) / self.speedup)
+        self._log.add(name, _row(Measurement(name, samples_s, (1.0,) * 20, (0,) * 20, (None,) * 20, (0.0,) * 20)))
+
+
+@pytest.mark.parametrize(("speedup", "processes"), [(3.1, CHECK_PROCESSES), (2.6, FEWEST_CHECKS), (4.0, FEWEST_CHECKS)])
+def test_a_plan_that_is_none_of_those_wanted_is_not_measured_to_the_end(
+    tmp_path: Path, speedup: float, processes: int
+) -> None:
+    bench = Replayed(tmp_path, speedup)
+    found = bench.solved((1,), {}, wanted=(3.05, 3.14))
+    assert 1 / found.relative == pytest.approx(speedup, rel=0.02)
+    assert bench.processes == processes
+    again = bench.solved((1,), {}, wanted=(3.05, 3.14))  # from what was kept
+    assert (again.relative, bench.processes) == (found.relative, processes)
+
+
+def test_where_any_speedup_is_wanted_all_processes_measure(tmp_path: Path) -> None:
+    bench = Replayed(tmp_path, 9.0)
+    bench.solved((1,), {})
+    assert bench.processes == CHECK_PROCESSES
