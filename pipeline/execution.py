@@ -11,6 +11,7 @@ from pipeline.context import BASELINE, Run
 from pipeline.corrections import FOLDER as CORRECTIONS
 from pipeline.floors import is_too_low
 from pipeline.frontier import find_frontier
+from pipeline.measuring import sweep
 from pipeline.probing import forget_probes
 from pipeline.provenance.signing import load_private_key
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
@@ -36,6 +37,7 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     if last == "report" and (key := os.environ.get(SIGNING_KEY_VARIABLE)):
         load_private_key(Path(key))  # a wrong key shows now, not after the work
     open_folder(run)
+    sweep(run.folder.path)
     if again:
         run.folder.forget(last)
         if last == "prune":

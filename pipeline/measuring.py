@@ -1,5 +1,6 @@
 """Plans become files, files become measurements, and every measurement is kept the moment it is there."""
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from targets.errors import RuntimeMissingError
 
 LOG = "measurements.jsonl"
 """Every measurement of plans in a run folder."""
+TEMPORARY = "plans-"
+"""How folders begin that hold plans' files while they are measured."""
 PLANS_A_WORKER = 8
 PLAN_PROCESSES = 2
 DENSE_PROCESSES = 4
@@ -47,6 +50,12 @@ def recall_distances(run: Run) -> None:
     """Tell the run's bench how near each other the cores were while plans were measured."""
     for row in plan_log(run).values():
         run.bench.nearest.saw(row["distance_s"])
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left of plans that it measured."""
+    for left in folder.glob(f"{TEMPORARY}*/"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 class PlanBench:
@@ -205,7 +214,7 @@ class PlanBench:
             yield Candidate("reference plan", path)
 
     def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix="plans-")
+        return tempfile.TemporaryDirectory(dir=self._run.folder.path, prefix=TEMPORARY)
 
     def _recall(
         self, names: Sequence[str], choice: Choice, kind: str, weight: float = 1.0, reference: float | None = None

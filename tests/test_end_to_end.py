@@ -33,7 +33,7 @@ pytestmark = [
 QUICK = (
     *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
     *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 3),
-    *("--solver", "blocked", "--allocator", "spdy", "--rounds", 1, "--certify-budget", 40, "--ship-sample", 100),
+    *("--solver", "blocked", "--allocator", "spdy", "--rounds", 3, "--certify-budget", 40, "--ship-sample", 100),
 )
 
 
@@ -69,6 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> tuple
     assert kill_when(folder, "certify", 2.0, signal.SIGINT) == 130
     result = pipeline(*QUICK, "--no-compare", "--json", "--track", f"mlflow:{mlflow_uri}", cwd=folder)
     assert log.read_text().startswith(first)  # what was measured before the first kill was not measured again
+    assert not list((folder / "out").glob("plans-*"))  # nor is anything left of the kills
     assert result.returncode in (0, 3, 6), result.stderr
     return folder / "out", json.loads(result.stdout)
 
@@ -222,3 +223,14 @@ def test_a_stage_alone_on_the_folder(finished: tuple[Path, dict[str, Any]]) -> N
     assert result.returncode == 0
     assert "dense network: top-1 accuracy 9" in result.stderr
     assert "on 450 held-out samples" in result.stderr
+
+
+def test_a_broken_unit_is_made_again(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder = finished[0]
+    unit = max((folder / "database").glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    whole = unit.read_bytes()
+    unit.write_bytes(whole[:-100] + bytes(100))
+    result = pipeline("database", folder, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "was altered or is incomplete: what is broken is made again" in result.stderr.replace("\n", " ")
+    assert unit.read_bytes() == whole
