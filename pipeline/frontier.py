@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.closed_loop import REFITS
 from pipeline.compression.database import Database
+from pipeline.contest import BEST, SEARCH
 from pipeline.context import Run
 from pipeline.corrections import Corrections
 from pipeline.plan import coefficients_of, load_plan
@@ -25,7 +26,8 @@ def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
     speedups = np.geomspace(min(SLOWEST, run.goal**0.5), run.goal, POINTS)[:-1].tolist()
 
     def work() -> None:
-        write_json(path, {"schema": 1, "rows": predicted_plans(run, database_key, speedups)})
+        found = predicted_plans(run, database_key, speedups)
+        write_json(path, {"schema": 1, "rows": [row for row in found if 1 < row["speedup"] < run.goal]})
 
     key = digest("frontier", file_digest(run.folder.file("certificate.json")), speedups)
     run.folder.stage("frontier", key, [path.name], work)
@@ -42,7 +44,8 @@ def predicted_plans(run: Run, database_key: str, speedups: Sequence[float]) -> l
     _, record = load_plan(run.folder.file("plan.json"), run.units)
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
     database = Database(run.folder.file("database"))
-    searcher = Searcher(run, database, record["allocator"], database_key, coefficients_of(record))
+    allocator = SEARCH if run.config.allocator == BEST else run.config.allocator
+    searcher = Searcher(run, database, allocator, database_key, coefficients_of(record))
     corrections = Corrections(run, database_key)
     rows = []
     for speedup in speedups:
