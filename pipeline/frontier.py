@@ -22,14 +22,15 @@ POINTS = 5
 
 def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
     """Plans between hardly faster and the request → frontier.json; see `predicted_plans`."""
-    path = run.folder.file("frontier.json")
+    path, certificate = run.folder.file("frontier.json"), run.folder.file("certificate.json")
     speedups = np.geomspace(min(SLOWEST, run.goal**0.5), run.goal, POINTS)[:-1].tolist()
 
     def work() -> None:
         found = predicted_plans(run, database_key, speedups)
-        write_json(path, {"schema": 1, "rows": [row for row in found if 1 < row["speedup"] < run.goal]})
+        slower = [row for row in found if 1 < row["speedup"] < read_json(certificate)["measured_speedup"]]
+        write_json(path, {"schema": 1, "rows": slower})
 
-    key = digest("frontier", file_digest(run.folder.file("certificate.json")), speedups)
+    key = digest("frontier", file_digest(certificate), speedups)
     run.folder.stage("frontier", key, [path.name], work)
     rows: list[dict[str, Any]] = read_json(path)["rows"]
     return rows
