@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -176,8 +175,16 @@ def content_digest(split: Split) -> str:
     """SHA-256 of all samples of a split and of what is right of them."""
     truth = hashlib.sha256()
     for name, array in sorted(split.truth(np.arange(len(split))).items()):
-        truth.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        truth.update(f"{name} {array.dtype} {array.shape}".encode())
+        for row in array if array.ndim else [array]:  # texts are padded to the longest: not all of them at once
+            truth.update(row.tobytes() if isinstance(row, np.ndarray | np.generic) else str(row).encode())
     return _content((*_all_digests(split), truth.hexdigest()))
+
+
+def labels_digest(split: Split) -> str:
+    """SHA-256 of how many samples a split has and of their labels: quick, where pictures would have to be decoded."""
+    labels = np.ascontiguousarray(split.labels)
+    return hashlib.sha256(f"{len(split)} {labels.dtype} {labels.shape}".encode() + labels.tobytes()).hexdigest()
 
 
 def _balanced(shuffled: NDArray[np.int64], strata: NDArray[np.int64], tie: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -193,14 +200,14 @@ def _digests(split: Split, indices: Iterable[int]) -> list[str]:
         return list(pool.map(split.digest, indices))
 
 
-_KNOWN: WeakKeyDictionary[Split, tuple[str, ...]] = WeakKeyDictionary()
-"""Digests of whole splits, for which pictures have to be decoded."""
+_LAST: list[tuple[Split, tuple[str, ...]]] = []
+"""The split whose samples were all digested last, for which pictures had to be decoded."""
 
 
 def _all_digests(split: Split) -> tuple[str, ...]:
-    if split not in _KNOWN:
-        _KNOWN[split] = tuple(_digests(split, range(len(split))))
-    return _KNOWN[split]
+    if not _LAST or _LAST[0][0] is not split:
+        _LAST[:] = [(split, tuple(_digests(split, range(len(split)))))]
+    return _LAST[0][1]
 
 
 def _content(digests: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ A search judges stitched networks, and correction mends some plans better than o
 ones of the same measured speedup once all are corrected, on training samples that nothing has learned from.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from calibration.errors import DataError
 from pipeline.closed_loop import LoopResult
 from pipeline.compression.database import Database
 from pipeline.context import Run
@@ -19,7 +21,7 @@ from pipeline.models.inference import in_channels_last
 from pipeline.recovery import in_int8
 from pipeline.searching import Searcher, judging_samples, solve_in_loop
 from profilers.latency_table import Choice
-from targets.errors import SpeedupError
+from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 
 BEST = "best"
 SEARCH = "spdy"
@@ -63,19 +65,28 @@ def hold_contest(
         speedup: that it aimed at.
         say: told what comes of it.
     """
-    plans = {SEARCH: searched}
-    database = Database(run.folder.file("database"))
-    for allocator in RIVALS if run.only_unstructured else RIVALS[:1]:
-        searcher = Searcher(run, database, allocator, database_key)
-        try:
-            plans[allocator] = solve_in_loop(run, searcher, searched.table, speedup, lambda _: None)
-        except SpeedupError:  # plain plans may not be as fast
-            continue
     corrections = Corrections(run, database_key)
-    entries = [Entry(name, found, _judged(run, corrections, found.choice)) for name, found in plans.items()]
+    entries = [Entry(SEARCH, searched, _judged(run, corrections, searched.choice))]
+    for allocator in RIVALS if run.only_unstructured else RIVALS[:1]:
+        try:
+            entries.append(_rival(run, corrections, allocator, searched, speedup, database_key))
+        except (SpeedupError, RuntimeMissingError, ArtifactError, DataError) as error:  # the search's plan is there
+            say(f"{allocator}: {str(error).splitlines()[0]}")
     for entry in entries:
         say(f"{entry.allocator}, measured {entry.found.measured_speedup:.2f}x: corrected, loss {entry.loss:.4f}")
-    return sorted(entries, key=lambda entry: entry.loss)
+    least = min(speedup, searched.measured_speedup)  # what is slower is nearer, but not what was asked for
+    return sorted(entries, key=lambda entry: (entry.found.measured_speedup < least, entry.loss))
+
+
+def _rival(
+    run: Run, corrections: Corrections, allocator: str, searched: LoopResult, speedup: float, database_key: str
+) -> Entry:
+    searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
+    found = solve_in_loop(run, searcher, searched.table, speedup, lambda _: None)
+    loss = _judged(run, corrections, found.choice)
+    if not math.isfinite(loss):
+        raise ArtifactError("the corrected network's loss is not finite")
+    return Entry(allocator, found, loss)
 
 
 def _judged(run: Run, corrections: Corrections, choice: Choice) -> float:

@@ -331,8 +331,16 @@ class Run:
         return float(read_json(path)["speedup"]) if path.exists() else self.goal
 
     def set_aim(self, speedup: float) -> None:
-        """Aim at another speedup from now on."""
-        write_json(self.folder.file("aim.json"), {"schema": 1, "speedup": speedup})
+        """Aim at another speedup from now on, as long as it is within reach."""
+        write_json(self.folder.file("aim.json"), {"schema": 1, "speedup": speedup, "before": self.aim()})
+
+    def lower_aim(self) -> bool:
+        """Go back to what was aimed at before, where there was something."""
+        path = self.folder.file("aim.json")
+        before = read_json(path).get("before") if path.exists() else None
+        if before is not None:
+            write_json(path, {"schema": 1, "speedup": before})
+        return before is not None
 
     def table_key(self) -> str:
         """Digest of the latency table's file."""

@@ -1,6 +1,5 @@
 """Corrected plans in the run folder: what was corrected once is not corrected again."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +35,24 @@ class Corrections:
         """Of everything that the corrected plan depends on."""
         return digest("correct", self._key, choice)
 
-    def record(self, choice: Choice, on_pass: OnPass | None = None) -> dict[str, Any]:
+    def record(self, choice: Choice) -> dict[str, Any]:
         """What the correction of a plan did, with its ``accuracy``."""
         path = self._path(choice, ".json")
         if not path.exists():
-            self._make(choice, on_pass)
-        record: dict[str, Any] = read_json(path)
-        return record
+            self._folder.mkdir(exist_ok=True)
+            _, record = corrected_network(self._run, self._run.plan_of(choice))
+            write_json(path, {"schema": 1, **record})
+        found: dict[str, Any] = read_json(path)
+        return found
 
-    def network(self, choice: Choice) -> nn.Module:
-        """The corrected network, layers in int8 as they are stored."""
+    def network(self, choice: Choice, on_pass: OnPass | None = None) -> nn.Module:
+        """The corrected network, layers in int8 as they are stored; its record is kept beside it."""
         path = self._path(choice, ".safetensors")
         if not path.exists():
-            self._make(choice, None)
+            self._folder.mkdir(exist_ok=True)
+            network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass)
+            write_json(self._path(choice, ".json"), {"schema": 1, **record})
+            save_network(network, path)
         return self._run.network(path)
 
     def take(self, choice: Choice) -> None:
@@ -58,22 +62,11 @@ class Corrections:
         def show(done: PassRecord) -> None:
             tell(run.tracker, correction_facts(done.number + 1, done.loss, done.block_error))
 
-        record = self.record(choice, show)
-        self.network(choice)
-        part = run.folder.file(f"{CORRECTED}.part")
-        part.unlink(missing_ok=True)
-        os.link(path, part)  # files are never written in place, only replaced
-        part.replace(run.folder.file(CORRECTED))
-        write_json(run.folder.file(CORRECTION), record)
+        save_network(self.network(choice, show), run.folder.file(CORRECTED))
+        write_json(run.folder.file(CORRECTION), self.record(choice))
         for other in self._folder.glob("*.safetensors"):
             if other != path:
                 other.unlink()
-
-    def _make(self, choice: Choice, on_pass: OnPass | None) -> None:
-        self._folder.mkdir(exist_ok=True)
-        network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass)
-        save_network(network, self._path(choice, ".safetensors"))
-        write_json(self._path(choice, ".json"), {"schema": 1, **record})
 
     def _path(self, choice: Choice, suffix: str) -> Path:
         return self._folder / f"{self.key(choice)[:16]}{suffix}"

@@ -42,6 +42,8 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
         run.folder.forget(last)
         if last == "prune":
             run.folder.forget("correct")
+            for checkpoint in run.folder.path.glob("training-*.pt"):
+                checkpoint.unlink()
             shutil.rmtree(run.folder.file(CORRECTIONS), ignore_errors=True)
         if last == "probe":
             forget_probes(run)
@@ -68,7 +70,13 @@ def _run_to(run: Run, last: str) -> dict[str, Any]:
 
 
 def _do(run: Run, name: str) -> bool | None:
-    return follow_stage(run.tracker, run.folder.path, name, lambda: STAGES[name](run))
+    try:
+        return follow_stage(run.tracker, run.folder.path, name, lambda: STAGES[name](run))
+    except SpeedupError:
+        if name != "search" or not run.lower_aim():
+            raise
+        run.reporter.warn("no plan is that much faster: the one that is there stays")
+        return _do(run, name)
 
 
 def _aim_again(run: Run, most: int = 2) -> None:
@@ -85,16 +93,12 @@ def _aim_again(run: Run, most: int = 2) -> None:
             return
         factor = min(run.goal / certificate["ci_low"], MOST_HIGHER)
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
-        before = run.aim()
-        run.set_aim(before * factor)
-        try:
-            _do(run, "search")
-        except SpeedupError:  # what was certified stays, and so does its plan
-            run.set_aim(before)
-            run.reporter.warn(f"no plan is {factor - 1:.1%} faster: the certificate stands as it is")
-            return
-        for name in ("prune", "export", "certify"):
+        higher = run.aim() * factor
+        run.set_aim(higher)
+        for name in ("search", "prune", "export", "certify"):
             _do(run, name)
+        if run.aim() != higher:  # out of reach: plan and certificate stay as they are
+            return
 
 
 def _instead(run: Run) -> str:

@@ -128,7 +128,7 @@ def main(folder: Path) -> None:
     if stored is None or not run_folder.file(JOB).exists():
         raise ConfigError(f"{folder} holds no training: the prune stage of a run with --launcher writes it.")
     job = read_json(run_folder.file(JOB))
-    here = {"backend": "here", "scheduler": None, "launcher": None, "track": None, "install": False}
+    here = {"backend": "here", "scheduler": None, "workers": None, "launcher": None, "track": None, "install": False}
     config = RunConfig.model_validate({**stored, **ELSEWHERE, **here, "input_size": job["input_size"]})
     is_first = os.environ.get("RANK", "0") == "0"
     run = prepare(config, run_folder, Reporter(quiet=not is_first))

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from calibration.batch_norm import reestimate_batch_norm
+from calibration.calibration_set import labels_digest
 from pipeline.checkpoints import save_network
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
@@ -149,7 +150,8 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         seed=run.config.seed,
     )
     sparsities, structured = compressed_layers(run, plan), structured_layers(run.units, plan)
-    identity = digest(sparsities, structured, int8_layers(run.units, plan), asdict(settings))
+    data = labels_digest(run.splits.train)
+    identity = digest(sparsities, structured, int8_layers(run.units, plan), asdict(settings), data)
     checkpoint = run.folder.file(f"training-{identity[:12]}.pt")
     for other in run.folder.path.glob("training-*.pt"):
         if other != checkpoint:  # of a plan that a certificate showed to be too slow

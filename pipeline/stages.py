@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.calibration_set import content_digest
+from calibration.calibration_set import labels_digest
 from calibration.statistics import collect_statistics
 from pipeline.baseline import set_goal
 from pipeline.bundle import check_bundle, write_bundle
@@ -59,7 +59,7 @@ from profilers.probe import Capability
 from profilers.profile import PlanCounts, cheapest, enough_plans, profile
 from reports.records import EnvelopeFile
 from reports.write import write_reports
-from targets.errors import ArtifactError, ConfigError
+from targets.errors import ArtifactError, SpeedupError
 
 LOOK_S = 20.0
 """Seconds on the target's runtime that a first score of the dense network may take; torch takes some times as long."""
@@ -227,7 +227,7 @@ def search_stage(run: Run) -> None:
     path, config = run.folder.file("plan.json"), run.config
     aim = run.aim()
     if config.allocator == "global-magnitude" and not run.only_unstructured:
-        raise ConfigError(
+        raise SpeedupError(
             f"--allocator global-magnitude compares single weights, and the levels here are {', '.join(run.families)}: "
             "take another allocator, or --families unstructured."
         )
@@ -293,7 +293,7 @@ def prune_stage(run: Run) -> None:
     folder.stage("correct", corrected, [CORRECTED, CORRECTION], lambda: corrections.take(choice))
     run.reporter.say(f"corrected: {run.adapter.metric} {corrections.record(choice)['accuracy']:.2%}")
     trained = [TRAINING] if config.epochs else []
-    data = content_digest(run.splits.train) if config.epochs else ""
+    data = labels_digest(run.splits.train) if config.epochs else ""
     key = digest("prune", corrected, config.epochs, config.seed, data)
     folder.stage("prune", key, [CHECKPOINT, *trained], lambda: finish_network(run, plan))
 

@@ -30,8 +30,8 @@ from pipeline.models.yolov5 import (
     YoloV5,
     coco_anchors,
 )
-from pipeline.scoring.nms import BOX_VALUES, Detections, find_detections
-from pipeline.scoring.objects import score_detections
+from pipeline.scoring.nms import BOX_VALUES
+from pipeline.scoring.objects import ObjectScorer
 from pipeline.serving.record import OBJECT_DETECTION
 from targets.errors import ConfigError
 
@@ -141,11 +141,9 @@ class YoloAdapter:
         split, step = data.test, self.recipe.inference_batch
         if not isinstance(split, DetectionSplit):
             raise ConfigError(f"{self.name} is judged by annotated images: load the data with its own adapter.")
-        found: list[Detections] = []
-        for start in range(0, len(split), step):  # outputs of all images would not fit into memory
-            rows = np.arange(start, min(start + step, len(split)))
-            found.extend(find_detections(outputs) for outputs in predict(split.inputs(rows)))
-        return score_detections(found, split.truth(np.arange(len(split))), len(split.classes), self.metric)
+        parts = (np.arange(start, min(start + step, len(split))) for start in range(0, len(split), step))
+        outputs = (predict(split.inputs(rows)) for rows in parts)  # those of all images would not fit into memory
+        return ObjectScorer().score(outputs, split.truth(np.arange(len(split))), self.metric)
 
 
 def load_yolov5(size: Size, path: Path) -> YoloV5:

@@ -240,7 +240,7 @@ def _load(
 def _evaluate(scorer: Scorer, predict: Predict, split: Split, metric: str) -> Score:
     """The score of all samples of a split."""
     rows = np.arange(len(split))
-    return scorer.score(predict(split.inputs(rows)), split.truth(rows), metric)
+    return scorer.score([predict(split.inputs(rows))], split.truth(rows), metric)
 
 
 def _class_names(found: Pretrained) -> tuple[str, ...]:

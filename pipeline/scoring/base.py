@@ -1,6 +1,6 @@
 """What is asked of every task that samples with the right answers can judge."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -24,5 +24,9 @@ class Scorer(Protocol):
     def problem(self, truth: Truth, rows: int) -> str | None:
         """What keeps a truth from being that of ``rows`` inputs, None where nothing does."""
 
-    def score(self, outputs: NDArray[np.float32], truth: Truth, metric: str) -> Score:
-        """The score of a deployed network's outputs [n, …], under the name that its family gives it."""
+    def score(self, outputs: Iterable[NDArray[np.float32]], truth: Truth, metric: str) -> Score:
+        """The score of a deployed network's outputs, under the name that its family gives it.
+
+        Args:
+            outputs: [k, …] a part of the samples at a time, so that large ones need not be in memory together.
+        """

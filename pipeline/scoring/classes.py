@@ -1,6 +1,6 @@
 """Classifiers: is the likeliest class the right one?"""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class ClassScorer:
             return None
         return f"{rows} inputs and labels {labels.shape} {labels.dtype}"
 
-    def score(self, outputs: NDArray[np.float32], truth: Truth, metric: str) -> Score:
+    def score(self, outputs: Iterable[NDArray[np.float32]], truth: Truth, metric: str) -> Score:
         """Share of outputs [n, classes] whose largest is the label's."""
-        hits = (outputs.argmax(axis=1) == truth["labels"]).astype(np.float64)
+        hits = (np.concatenate(list(outputs)).argmax(axis=1) == truth["labels"]).astype(np.float64)
         return Score(metric, float(hits.mean()), hits)

@@ -1,6 +1,6 @@
 """Object detection: are the boxes that a network finds those of the objects?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,37 +31,30 @@ class ObjectScorer:
                 return f"{rows} inputs and {name} {array.shape} {array.dtype}"
         return None if (truth["objects"][..., 0] >= 0).any() else "no object at all"
 
-    def score(self, outputs: NDArray[np.float32], truth: Truth, metric: str) -> Score:
-        """Mean average precision of outputs [n, anchors, 5 + classes] over the overlaps 0.5 to 0.95.
+    def score(self, outputs: Iterable[NDArray[np.float32]], truth: Truth, metric: str) -> Score:
+        """Mean average precision of outputs [k, anchors, 5 + classes] over the overlaps 0.5 to 0.95.
+
+        That of every image by itself says which are hard.
 
         Raises:
             ConfigError: the truth has more classes than the network, or pycocotools is not installed.
         """
-        found = [find_detections(one) for one in outputs]
-        return score_detections(found, truth, outputs.shape[-1] - BOX_VALUES, metric)
-
-
-def score_detections(found: Sequence[Detections], truth: Truth, classes: int, metric: str) -> Score:
-    """The score of what was found in images; that of every image by itself says which are hard.
-
-    Args:
-        found: detections of every image.
-        truth: as `calibration.detection.DetectionSplit.truth` gives it.
-        classes: that the network tells apart.
-        metric: name of the score.
-
-    Raises:
-        ConfigError: the truth has more classes than the network, or pycocotools is not installed.
-    """
-    objects = truth["objects"]
-    if (highest := int(objects[..., 0].max())) >= classes:
-        raise ConfigError(f"The right answers have a class {highest}, the network has the classes 0 to {classes - 1}.")
-    crowds = truth.get("crowds", objects[:, :0])
-    if (regions := truth.get("regions")) is not None:
-        found = [_clip(some, region) for some, region in zip(found, regions, strict=True)]
-    truths = [ImageTruth(_boxes(some), _boxes(groups)) for some, groups in zip(objects, crowds, strict=True)]
-    judged = average_precision(found, truths, classes)
-    return Score(metric, judged.mean, judged.per_image, {"mAP@.5": judged.mean_50}, judged.resampled)
+        found: list[Detections] = []
+        classes = 0
+        for part in outputs:
+            classes = part.shape[-1] - BOX_VALUES
+            found += [find_detections(one) for one in part]
+        objects = truth["objects"]
+        if (highest := int(objects[..., 0].max())) >= classes:
+            raise ConfigError(
+                f"The right answers have a class {highest}, the network has the classes 0 to {classes - 1}."
+            )
+        crowds = truth.get("crowds", objects[:, :0])
+        if (regions := truth.get("regions")) is not None:
+            found = [_clip(some, region) for some, region in zip(found, regions, strict=True)]
+        truths = [ImageTruth(_boxes(some), _boxes(groups)) for some, groups in zip(objects, crowds, strict=True)]
+        judged = average_precision(found, truths, classes)
+        return Score(metric, judged.mean, judged.per_image, {"mAP@.5": judged.mean_50}, judged.resampled)
 
 
 def _clip(found: Detections, region: NDArray[np.float64]) -> Detections:

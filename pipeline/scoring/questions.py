@@ -1,7 +1,7 @@
 """Question answering: is the span that a network finds one of the right answers?"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,14 @@ class QuestionScorer:
         fits = all(isinstance(some, list) and all(isinstance(text, str) for text in some) for some in lists)
         return None if fits else "answers that are no lists of texts"
 
-    def score(self, outputs: NDArray[np.float32], truth: Truth, metric: str) -> Score:
+    def score(self, outputs: Iterable[NDArray[np.float32]], truth: Truth, metric: str) -> Score:
         """F1 by SQuAD's rules for logits [n, length, 2]; exact match is given beside it."""
         pairs = zip(truth["contexts"].tolist(), truth["answers"].tolist(), strict=True)
         questions = [Question("", "", text, tuple((right, 0) for right in json.loads(some))) for text, some in pairs]
-        no_tokens = np.empty((len(outputs), 0, 0), np.int32)  # they have been read
+        logits = np.concatenate(list(outputs))
+        no_tokens = np.empty((len(logits), 0, 0), np.int32)  # they have been read
         windows = Windows(no_tokens, truth["characters"], truth["question"])
-        found = best_answers(questions, windows, outputs)
+        found = best_answers(questions, windows, logits)
         scores = np.array([f1(answer, question) for answer, question in zip(found, questions, strict=True)])
         exact = [exact_match(answer, question) for answer, question in zip(found, questions, strict=True)]
         return Score(metric, float(scores.mean()), scores, {"exact match": float(np.mean(exact))})

@@ -1,6 +1,6 @@
 """Sentence embeddings: do they find those sentences alike that people find alike?"""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -25,12 +25,12 @@ class SimilarityScorer:
         alike = not np.isfinite(scores).all() or np.ptp(scores) == 0
         return "scores that are all alike or not finite, with which nothing correlates" if alike else None
 
-    def score(self, outputs: NDArray[np.float32], truth: Truth, metric: str) -> Score:
+    def score(self, outputs: Iterable[NDArray[np.float32]], truth: Truth, metric: str) -> Score:
         """Spearman's rank correlation, at least 0, of the pairs' cosines of embeddings [n, hidden] with their scores.
 
         It is the mean of products of standardised ranks, which are given pair by pair.
         """
-        cosines, scores = pair_cosines(outputs), truth["scores"]
+        cosines, scores = pair_cosines(np.concatenate(list(outputs))), truth["scores"]
         products = standard_ranks(cosines) * standard_ranks(scores)
         correlation = partial(resampled_correlation, cosines, scores)
         return Score(metric, max(0.0, float(products.mean())), products, resampled=correlation)

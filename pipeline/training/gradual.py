@@ -211,7 +211,7 @@ class _Trainer:
                 f"a batch of {settings.batch_size} does not fall into {self._accelerator.num_processes} equal parts"
             )
         self._settings, self._goal, self._split = settings, goal, split
-        self._growing = round(settings.pruning_share * self.steps)
+        self._growing = min(round(settings.pruning_share * self.steps), self.steps - 1)
         self._loss, self._score = loss, score
         self._model, self._optimizer = self._accelerator.prepare(model, _optimizer(model, settings))
         self._bare = model

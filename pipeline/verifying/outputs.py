@@ -1,6 +1,7 @@
 """Does the network still say what it said when it was certified?"""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from reports import formatting
 from targets.errors import AccuracyError, ArtifactError
 
 GOLDEN = "golden.safetensors"
+TOGETHER_BYTES = 2**28
+"""Outputs of a sample that are in memory at a time: a detector's take megabytes an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +111,15 @@ def check_accuracy(
     scorer = scorer_of(record.task)
     feeds, truth = read_sample(sample, record.inputs, scorer)
 
+    count = len(next(iter(feeds.values())))
+    step = max(1, TOGETHER_BYTES // (4 * math.prod(record.output.shape[1:])))
+
+    def outputs(network: Candidate) -> Iterator[NDArray[np.float32]]:
+        for start in range(0, count, step):
+            yield bench.infer(network, {name: array[start : start + step] for name, array in feeds.items()})
+
     def score(network: Candidate) -> Score:
-        return scorer.score(bench.infer(network, feeds), truth, certified.metric)
+        return scorer.score(outputs(network), truth, certified.metric)
 
     compressed = score(model)
     reference = compressed if dense is None else score(dense)

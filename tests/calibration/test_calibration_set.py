@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.calibration_set import content_digest, draw_calibration_set
+from calibration.calibration_set import content_digest, draw_calibration_set, labels_digest
 from calibration.datasets import Labelled, Splits, load_splits
 from calibration.errors import DataError
 
@@ -118,3 +118,5 @@ def test_other_samples_or_other_labels_are_other_data():
     assert whole != content_digest(Numbers([1, 2, 4], [0, 1, 2]))
     assert whole != content_digest(Numbers([1, 2, 3], [0, 1, 1]))
     assert whole != content_digest(Numbers([2, 1, 3], [1, 0, 2]))
+    assert labels_digest(Numbers([1, 2, 3], [0, 1, 2])) == labels_digest(Numbers([9, 2, 3], [0, 1, 2]))
+    assert labels_digest(Numbers([1, 2, 3], [0, 1, 2])) != labels_digest(Numbers([1, 2, 3], [0, 2, 2]))

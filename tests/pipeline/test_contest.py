@@ -1,5 +1,6 @@
 """`--allocator best` takes the corrected plan that is nearest to the dense network, and corrects nothing twice."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 import pipeline.contest
 import pipeline.corrections
+from calibration.errors import DataError
 from pipeline.closed_loop import LoopResult
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
@@ -17,7 +19,7 @@ from pipeline.context import Run
 from pipeline.corrections import Corrections
 from pipeline.run_folder import RunFolder, read_json
 from pipeline.setup import open_folder, prepare
-from targets.errors import SpeedupError
+from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 
 NOISE = {"spdy": 0.05, "uniform": 0.01, "global-magnitude": 0.2}
 
@@ -42,7 +44,7 @@ def corrected(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     done: list[int] = []
     noise = list(NOISE.values())
 
-    def corrected_network(run: Run, plan: int, _: object) -> tuple[torch.nn.Module, dict[str, Any]]:
+    def corrected_network(run: Run, plan: int, _: object = None) -> tuple[torch.nn.Module, dict[str, Any]]:
         done.append(plan)
         network, generator = run.copy_of_dense(), torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -80,6 +82,30 @@ def test_the_nearest_once_corrected_is_first(run: Run, corrected: list[int]) -> 
 
 
 @pytest.mark.usefixtures("solved", "corrected")
+@pytest.mark.parametrize("error", [RuntimeMissingError, ArtifactError, DataError])
+def test_a_rival_that_fails_is_told_and_the_searchs_plan_stands(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    said: list[str] = []
+
+    def fail(*_: object) -> LoopResult:
+        raise error("failed on the solved plan")
+
+    monkeypatch.setattr(pipeline.contest, "solve_in_loop", fail)
+    assert [entry.allocator for entry in hold_contest(run, found(0), 2.0, "key", said.append)] == ["spdy"]
+    assert "uniform: failed on the solved plan" in said
+
+
+@pytest.mark.usefixtures("solved", "corrected")
+def test_a_rival_that_is_slower_than_what_was_asked_for_never_wins(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = replace(found(1), measured_speedup=1.9)
+    monkeypatch.setattr(pipeline.contest, "solve_in_loop", lambda *_: slow)
+    first, *others = hold_contest(run, found(0), 2.0, "key", lambda _: None)
+    assert first.allocator == "spdy"
+    assert all(entry.loss < first.loss for entry in others)
+
+
+@pytest.mark.usefixtures("solved", "corrected")
 def test_a_plain_plan_that_is_not_as_fast_is_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object) -> LoopResult:
         raise SpeedupError("too fast")
@@ -91,6 +117,7 @@ def test_a_plain_plan_that_is_not_as_fast_is_left_out(run: Run, monkeypatch: pyt
 def test_the_taken_correction_is_the_runs_and_the_other_networks_go(run: Run, corrected: list[int]) -> None:
     corrections = Corrections(run, "key")
     for choice in (0, 1):
+        corrections.network((choice,))
         assert corrections.record((choice,))["accuracy"] == 0.9
     corrections.take((1,))
     shipped = run.network(run.folder.file("corrected.safetensors")).state_dict()

@@ -83,8 +83,25 @@ def test_a_finished_run_that_missed_is_left_as_it_is(run: Run, monkeypatch: pyte
 def test_where_nothing_is_faster_the_missed_certificate_stands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made = stages(run, monkeypatch, MISSED, fastest=2.0)
     execute(run, "report")
+    assert made.aims == [2.0, pytest.approx(2.0 * 2.0 / 1.97), 2.0]
+    assert made.done == ["search", "prune", "export", "certify"] * 2 + ["report"]
+    assert run.aim() == 2.0
+
+
+def test_a_run_that_was_killed_while_it_aimed_too_high_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.folder.path.mkdir()
+    run.set_aim(2.04)
+    made = stages(run, monkeypatch, CERTIFIED, fastest=2.0)
+    execute(run, "report")
     assert made.done == ["search", "prune", "export", "certify", "report"]
     assert run.aim() == 2.0
+
+
+def test_a_request_that_was_never_within_reach_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages(run, monkeypatch, fastest=1.5)
+    monkeypatch.setattr(pipeline.execution, "write_reports", lambda *_: None)
+    with pytest.raises(SpeedupError, match="unreachable"):
+        execute(run, "report")
 
 
 @pytest.mark.parametrize("change", [{"is_disturbed": True, "disturbed_fraction": 0.9}, {"noise_floor": 1.5}])

@@ -85,7 +85,7 @@ def test_the_whole_split_as_a_sample_scores_as_the_evaluation(loaded: Loaded, tm
     write_sample(tmp_path / "sample.npz", feeds, splits.test.truth(rows))
     read, truth = read_sample(tmp_path / "sample.npz", _inputs(feeds), scorer)
     assert all(np.array_equal(read[name], array) for name, array in feeds.items())
-    found = scorer.score(predict(splits.test.inputs(rows)), truth, adapter.metric)
+    found = scorer.score([predict(splits.test.inputs(rows))], truth, adapter.metric)
     expected = adapter.evaluate(predict, splits)
     assert found.metric == expected.metric
     assert found.value == pytest.approx(expected.value)
@@ -100,7 +100,7 @@ def test_a_few_are_drawn_whole(loaded: Loaded) -> None:
     rows = splits.test.draw(2, np.random.default_rng(1))
     scorer, truth = scorer_of(adapter.task), splits.test.truth(rows)
     assert scorer.problem(truth, len(rows)) is None or adapter.name == "bert:embedding"  # two pairs may be alike
-    assert len(scorer.score(predict(splits.test.inputs(rows)), truth, adapter.metric).per_sample) == 2
+    assert len(scorer.score([predict(splits.test.inputs(rows))], truth, adapter.metric).per_sample) == 2
 
 
 def test_what_does_not_fit_is_told(loaded: Loaded, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_questions_that_are_not_there_are_refused() -> None:
 def test_boxes_of_more_classes_than_the_network_has_are_refused() -> None:
     truth = {"objects": np.array([[[7, 1, 1, 5, 5]]])}
     with pytest.raises(ConfigError, match="a class 7, the network has the classes 0 to 1"):
-        scorer_of("object-detection").score(np.zeros((1, 3, 7), np.float32), truth, "mAP")
+        scorer_of("object-detection").score([np.zeros((1, 3, 7), np.float32)], truth, "mAP")
 
 
 def test_an_unknown_task_is_refused_with_what_is_known() -> None:
@@ -163,5 +163,5 @@ def test_an_unknown_task_is_refused_with_what_is_known() -> None:
 
 
 def test_embeddings_that_point_nowhere_correlate_with_nothing() -> None:
-    found = scorer_of("sentence-similarity").score(np.zeros((6, 4), np.float32), {"scores": np.arange(3)}, "Spearman")
+    found = scorer_of("sentence-similarity").score([np.zeros((6, 4), np.float32)], {"scores": np.arange(3)}, "Spearman")
     assert found.value == 0

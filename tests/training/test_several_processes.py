@@ -42,12 +42,15 @@ def run(tmp_path: Path) -> Run:
     run = prepare(config, RunFolder(tmp_path / "run"), Reporter(quiet=True))
     open_folder(run)
     run.runtime = run.candidates[0]
-    save_network(run.dense, run.folder.file("corrected.safetensors"))
+    corrected, (block, *_) = run.copy_of_dense(), [unit for unit in run.units if unit.cuts]
+    with torch.no_grad():  # half of the channels that are read
+        corrected.get_parameter(f"{block.cuts[0].consumer}.weight")[:, ::2] = 0
+    save_network(corrected, run.folder.file("corrected.safetensors"))
     return run
 
 
 def launched(run: Run, launcher: str) -> tuple[torch.nn.Module, float]:
-    run.config = run.config.model_copy(update={"launcher": launcher})
+    run.config = run.config.model_copy(update={"launcher": launcher, "workers": 2})
     block = next(unit for unit in run.units if unit.cuts)
     network, record = trained_network(run, {block.name: Level("channel", 0.5)}, run.copy_of_dense())
     return network, record["accuracy"]
@@ -58,6 +61,10 @@ def test_a_run_trains_in_the_processes_of_its_launcher(run: Run) -> None:
     assert accuracy > 0.9
     dense = run.dense.state_dict()
     assert any(not torch.equal(tensor, dense[name]) for name, tensor in network.state_dict().items())
+    block = next(unit for unit in run.units if unit.cuts)
+    weight = network.get_parameter(f"{block.cuts[0].consumer}.weight")
+    assert bool((weight[:, ::2] == 0).all())
+    assert bool((weight[:, 1::2] != 0).all())
 
 
 def test_a_launcher_that_fails_is_a_clear_error(run: Run) -> None:
