@@ -27,6 +27,8 @@ BEST = "best"
 SEARCH = "spdy"
 """The allocator that `BEST` searches with."""
 RIVALS = ("uniform", "global-magnitude")
+PROCESSES = 4
+"""That measure a rival's plan: a certificate measures the winner anew."""
 MORE = 2
 """Times as many samples as a search judges by: here there are few plans to judge, and they are near each other."""
 
@@ -82,7 +84,7 @@ def _rival(
     run: Run, corrections: Corrections, allocator: str, searched: LoopResult, speedup: float, database_key: str
 ) -> Entry:
     searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
-    found = solve_in_loop(run, searcher, searched.table, speedup, lambda _: None)
+    found = solve_in_loop(run, searcher, searched.table, speedup, lambda _: None, None, PROCESSES)
     loss = _judged(run, corrections, found.choice)
     if not math.isfinite(loss):
         raise ArtifactError("the corrected network's loss is not finite")
