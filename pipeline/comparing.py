@@ -3,22 +3,18 @@
 from typing import Any
 
 from pipeline.closed_loop import ACCEPTED
-from pipeline.compression.database import Database
 from pipeline.context import Run
 from pipeline.corrections import Corrections
 from pipeline.families.int8 import PRECISION
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_int8
+from pipeline.plain_plans import plain_allocators, solve_plainly
 from pipeline.plan import load_plan, planned_sparsity
 from pipeline.recovery import accuracy_of, in_int8
-from pipeline.searching import Searcher, solve_in_loop
 from profilers.latency_table import Choice, LatencyTable
 from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 from targets.levels import Level
 
-BASELINES = ("uniform", "global-magnitude")
-PROCESSES = 4
-"""That measure a plain plan: a percent more or less in its speedup changes nothing that a comparison says."""
 FAST_ENOUGH = (0.0, ACCEPTED[1])
 """Measured over requested, less one, of a plain plan: no certificate is to come for which it would need a margin."""
 
@@ -27,18 +23,17 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
     """The run's plan and plain ones that were measured as fast, all corrected after training and nothing more."""
     _, plan = load_plan(run.folder.file("plan.json"), run.units)
     corrections = Corrections(run, database_key)
-    known = {row["allocator"]: row for row in plan.get("contest", [])}
-    ours = _row(run, corrections, plan["allocator"], tuple(plan["choice"]), plan["measured_speedup"])
-    rows, unreachable = [ours | {"is_ours": True}], {}
-    for allocator in [*known, *(name for name in BASELINES if name not in known)]:
-        if allocator == plan["allocator"] or (allocator == "global-magnitude" and not run.only_unstructured):
-            continue
-        if allocator in known:
-            row = known[allocator]
-            rows.append(_row(run, corrections, allocator, tuple(row["choice"]), row["measured_speedup"]))
-            continue
+    rows: list[dict[str, Any]] = []
+    unreachable: dict[str, str] = {}
+    met = {row["allocator"]: (tuple(row["choice"]), row["measured_speedup"]) for row in plan["contest"]}
+    met[plan["allocator"]] = (tuple(plan["choice"]), plan["measured_speedup"])
+    for allocator in dict.fromkeys([plan["allocator"], *met, *plain_allocators(run)]):
         try:
-            rows.append(_baseline(run, corrections, allocator, database_key))
+            choice, measured_speedup = met.get(allocator) or _solved(run, allocator, database_key)
+            rows.append(
+                _row(run, corrections, allocator, choice, measured_speedup)
+                | {"is_ours": allocator == plan["allocator"]}
+            )
         except (SpeedupError, RuntimeMissingError, ArtifactError) as error:  # ours is certified all the same
             unreachable[allocator] = str(error)
     if PRECISION in run.families:
@@ -73,15 +68,10 @@ def _plain_int8(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _baseline(run: Run, corrections: Corrections, allocator: str, database_key: str) -> dict[str, Any]:
-    searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
+def _solved(run: Run, allocator: str, database_key: str) -> tuple[Choice, float]:
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
-
-    def say(text: str) -> None:
-        run.reporter.say(f"{allocator}, {text}")
-
-    found = solve_in_loop(run, searcher, table, run.aim(), say, FAST_ENOUGH, PROCESSES)
-    return _row(run, corrections, allocator, found.choice, found.measured_speedup)
+    found = solve_plainly(run, allocator, table, run.aim(), database_key, run.reporter.say, FAST_ENOUGH)
+    return found.choice, found.measured_speedup
 
 
 def _row(run: Run, corrections: Corrections, allocator: str, choice: Choice, measured_speedup: float) -> dict[str, Any]:
@@ -90,5 +80,4 @@ def _row(run: Run, corrections: Corrections, allocator: str, choice: Choice, mea
         "measured_speedup": measured_speedup,
         "accuracy": corrections.record(choice)["accuracy"],
         "sparsity": planned_sparsity(run.plan_of(choice), run.units),
-        "is_ours": False,
     }

@@ -14,21 +14,18 @@ from torch import nn
 
 from calibration.errors import DataError
 from pipeline.closed_loop import LoopResult
-from pipeline.compression.database import Database
 from pipeline.context import Run
 from pipeline.corrections import Corrections
 from pipeline.models.inference import in_channels_last
+from pipeline.plain_plans import plain_allocators, solve_plainly
 from pipeline.recovery import in_int8
-from pipeline.searching import Searcher, judging_samples, solve_in_loop
+from pipeline.searching import judging_samples
 from profilers.latency_table import Choice
 from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 
 BEST = "best"
 SEARCH = "spdy"
 """The allocator that `BEST` searches with."""
-RIVALS = ("uniform", "global-magnitude")
-PROCESSES = 4
-"""That measure a rival's plan: a certificate measures the winner anew."""
 MORE = 2
 """Times as many samples as a search judges by: here there are few plans to judge, and they are near each other."""
 
@@ -69,7 +66,7 @@ def hold_contest(
     """
     corrections = Corrections(run, database_key)
     entries = [Entry(SEARCH, searched, _judged(run, corrections, searched.choice))]
-    for allocator in RIVALS if run.only_unstructured else RIVALS[:1]:
+    for allocator in plain_allocators(run):
         try:
             entries.append(_rival(run, corrections, allocator, searched, speedup, database_key))
         except (SpeedupError, RuntimeMissingError, ArtifactError, DataError) as error:  # the search's plan is there
@@ -83,8 +80,7 @@ def hold_contest(
 def _rival(
     run: Run, corrections: Corrections, allocator: str, searched: LoopResult, speedup: float, database_key: str
 ) -> Entry:
-    searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
-    found = solve_in_loop(run, searcher, searched.table, speedup, lambda _: None, None, PROCESSES)
+    found = solve_plainly(run, allocator, searched.table, speedup, database_key, lambda _: None)
     loss = _judged(run, corrections, found.choice)
     if not math.isfinite(loss):
         raise ArtifactError("the corrected network's loss is not finite")

@@ -1,5 +1,6 @@
 """Corrected plans in the run folder: what was corrected once is not corrected again."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from torch import nn
 
 from pipeline.checkpoints import save_network
 from pipeline.context import Run
-from pipeline.recovery import CORRECTED, CORRECTION, OnPass, corrected_network
+from pipeline.recovery import CORRECTED, CORRECTION, TRAINING_CHECKPOINTS, OnPass, corrected_network
 from pipeline.run_folder import digest, read_json, write_json
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import correction_facts
@@ -39,20 +40,15 @@ class Corrections:
         """What the correction of a plan did, with its ``accuracy``."""
         path = self._path(choice, ".json")
         if not path.exists():
-            self._folder.mkdir(exist_ok=True)
-            _, record = corrected_network(self._run, self._run.plan_of(choice))
-            write_json(path, {"schema": 1, **record})
-        found: dict[str, Any] = read_json(path)
-        return found
+            self._make(choice)
+        record: dict[str, Any] = read_json(path)
+        return record
 
     def network(self, choice: Choice, on_pass: OnPass | None = None) -> nn.Module:
         """The corrected network, layers in int8 as they are stored; its record is kept beside it."""
         path = self._path(choice, ".safetensors")
         if not path.exists():
-            self._folder.mkdir(exist_ok=True)
-            network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass)
-            write_json(self._path(choice, ".json"), {"schema": 1, **record})
-            save_network(network, path)
+            save_network(self._make(choice, on_pass), path)
         return self._run.network(path)
 
     def take(self, choice: Choice) -> None:
@@ -68,5 +64,19 @@ class Corrections:
             if other != path:
                 other.unlink()
 
+    def _make(self, choice: Choice, on_pass: OnPass | None = None) -> nn.Module:
+        self._folder.mkdir(exist_ok=True)
+        network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass)
+        write_json(self._path(choice, ".json"), {"schema": 1, **record})
+        return network
+
     def _path(self, choice: Choice, suffix: str) -> Path:
         return self._folder / f"{self.key(choice)[:16]}{suffix}"
+
+
+def forget_corrections(run: Run) -> None:
+    """Have a run's plan corrected, and trained, again."""
+    run.folder.forget("correct")
+    shutil.rmtree(run.folder.file(FOLDER), ignore_errors=True)
+    for checkpoint in run.folder.path.glob(TRAINING_CHECKPOINTS):
+        checkpoint.unlink()

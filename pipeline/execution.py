@@ -1,14 +1,13 @@
 """Running the stages, one after another, and what came of it."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline.baseline import BEST_DENSE
 from pipeline.certificate import CERTIFIED, EXIT_CODES
 from pipeline.context import BASELINE, Run
-from pipeline.corrections import FOLDER as CORRECTIONS
+from pipeline.corrections import forget_corrections
 from pipeline.floors import is_too_low
 from pipeline.frontier import find_frontier
 from pipeline.measuring import sweep
@@ -41,10 +40,7 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
     if again:
         run.folder.forget(last)
         if last == "prune":
-            run.folder.forget("correct")
-            for checkpoint in run.folder.path.glob("training-*.pt"):
-                checkpoint.unlink()
-            shutil.rmtree(run.folder.file(CORRECTIONS), ignore_errors=True)
+            forget_corrections(run)
         if last == "probe":
             forget_probes(run)
     return follow_run(run.tracker, run.config, lambda: _run_to(run, last))

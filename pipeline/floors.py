@@ -2,9 +2,7 @@
 
 from pipeline.config import RunConfig
 from pipeline.context import Run
-
-ROUNDING = 1e-9
-"""Of percent: 0.9 - 0.89 is a little more than a point in floating point."""
+from reports.floors import is_below_floor
 
 
 def has_floor(config: RunConfig) -> bool:
@@ -14,11 +12,7 @@ def has_floor(config: RunConfig) -> bool:
 
 def is_too_low(config: RunConfig, accuracy: float, dense: float) -> bool:
     """Whether an accuracy is below a floor; fractions both, whereas floors are in percent."""
-    drop_points = 100 * (dense - accuracy)
-    most, floor = config.max_drop, config.min_accuracy
-    return (most is not None and drop_points > most + ROUNDING) or (
-        floor is not None and 100 * accuracy < floor - ROUNDING
-    )
+    return is_below_floor(accuracy, dense, config.max_drop, config.min_accuracy)
 
 
 def holds_floor(run: Run, accuracy: float) -> bool:

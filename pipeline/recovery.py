@@ -24,6 +24,7 @@ from targets.levels import Level
 
 CORRECTED, CORRECTION = "corrected.safetensors", "correction.json"
 CHECKPOINT, TRAINING = "checkpoint.safetensors", "training.json"
+TRAINING_CHECKPOINTS = "training-*.pt"
 OnPass = Callable[[PassRecord], None]
 """Told of every pass of output matching."""
 
@@ -72,8 +73,6 @@ def corrected_network(
     if passes:
         record |= _matched(run, network, plan, passes, on_pass)
     record["accuracy"] = accuracy_of(run, in_int8(run, network, plan))
-    kept = "corrected" if passes else "stitched, batch norm re-estimated"
-    run.reporter.say(f"{kept}: {run.adapter.metric} {record['accuracy']:.2%}")
     return network, record
 
 
@@ -153,7 +152,7 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
     data = labels_digest(run.splits.train)
     identity = digest(sparsities, structured, int8_layers(run.units, plan), asdict(settings), data)
     checkpoint = run.folder.file(f"training-{identity[:12]}.pt")
-    for other in run.folder.path.glob("training-*.pt"):
+    for other in run.folder.path.glob(TRAINING_CHECKPOINTS):
         if other != checkpoint:  # of a plan that a certificate showed to be too slow
             other.unlink()
     in_processes = run.config.launcher and run.ranges is None  # layers in int8 learn with the ranges of this process

@@ -5,7 +5,6 @@ them.
 """
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,6 @@ from pipeline.certifying import certify_network
 from pipeline.closed_loop import unreachable
 from pipeline.comparing import compare_with_baselines
 from pipeline.compression.database import Database, build_database
-from pipeline.contest import BEST, SEARCH, hold_contest
 from pipeline.context import Run
 from pipeline.corrections import Corrections
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
@@ -30,13 +28,14 @@ from pipeline.families.channel import COLUMNS_A_BATCH
 from pipeline.families.ranges import largest_weight
 from pipeline.families.registry import int8_layers, layer_plans
 from pipeline.files import write_atomically
+from pipeline.find_plan import CORRECTED_TABLE, PLAN, find_plan
 from pipeline.first_look import first_look
 from pipeline.floors import is_too_low
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_version
 from pipeline.parity import ROUNDING, ROUNDING_TO_INT8, check_exports, write_golden
-from pipeline.plan import coefficients_of, load_plan, save_plan
+from pipeline.plan import load_plan
 from pipeline.probing import probe_runtimes
 from pipeline.provenance.model_card import write_model_card
 from pipeline.provenance.record import provenance
@@ -47,12 +46,9 @@ from pipeline.recovery import CHECKPOINT, CORRECTED, CORRECTION, TRAINING, finis
 from pipeline.run_folder import digest, file_digest, peak_bytes, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
-from pipeline.searching import Searcher, solve_in_loop
 from pipeline.serving.describe import describe_serving
 from pipeline.serving.record import CLASSIFICATIONS
 from pipeline.serving.record import NAME as SERVING
-from pipeline.tracking.events import tell
-from pipeline.tracking.facts import search_facts
 from pipeline.verifying.sample import SAMPLE, write_sample
 from profilers.latency_table import Choice, LatencyTable
 from profilers.probe import Capability
@@ -64,7 +60,6 @@ from targets.errors import ArtifactError, SpeedupError
 LOOK_S = 20.0
 """Seconds on the target's runtime that a first score of the dense network may take; torch takes some times as long."""
 FEW_HELD_OUT = 100
-CORRECTED_TABLE = "latency_table_corrected.json"
 
 
 def probe_stage(run: Run) -> None:
@@ -224,7 +219,7 @@ def _is_whole(folder: Path) -> bool:
 
 def search_stage(run: Run) -> None:
     """Tables, database and the requested speedup → plan.json, in the closed loop of solving, measuring, correcting."""
-    path, config = run.folder.file("plan.json"), run.config
+    config = run.config
     aim = run.aim()
     if config.allocator == "global-magnitude" and not run.only_unstructured:
         raise SpeedupError(
@@ -232,56 +227,14 @@ def search_stage(run: Run) -> None:
             "take another allocator, or --families unstructured."
         )
     key = digest("search", database_key(run), run.table_key(), aim, config.allocator, config.evaluations, config.seed)
-    run.folder.stage("search", key, [path.name, CORRECTED_TABLE], lambda: _search(run, path, aim))
-    _, record = load_plan(path, run.units)
+    run.folder.stage("search", key, [PLAN, CORRECTED_TABLE], lambda: find_plan(run, aim, database_key(run)))
+    _, record = load_plan(run.folder.file(PLAN), run.units)
     search = record["search"]
     run.reporter.say(
         f"plan by {record['allocator']} predicted {record['predicted_speedup']:.2f}x, measured "
         f"{record['measured_speedup']:.2f}x in {len(record['rounds'])} rounds, {search['evaluations']} evaluations, "
         f"{search['effort']['plans_a_second']:.1f} a second"
     )
-
-
-def _search(run: Run, path: Path, aim: float) -> None:
-    start = time.perf_counter()
-    is_contest = run.config.allocator == BEST
-    allocator: str = SEARCH if is_contest else run.config.allocator
-    table, known = run.folder.file("latency_table.json"), None
-    if aim != run.goal and path.exists():  # a certificate fell short: go on from what is known
-        known = load_plan(path, run.units)[1]
-        table, allocator, is_contest = run.folder.file(CORRECTED_TABLE), known["allocator"], False
-
-    def show(evaluation: int, loss: float) -> None:
-        tell(run.tracker, search_facts(evaluation, loss))
-
-    searcher = Searcher(
-        run,
-        Database(run.folder.file("database")),
-        allocator,
-        database_key(run),
-        coefficients_of(known) if known else None,
-        tuple(known["choice"]) if known else None,
-        show,
-    )
-    found = solve_in_loop(run, searcher, LatencyTable.load(table), aim, run.reporter.say)
-    contest = hold_contest(run, found, aim, database_key(run), run.reporter.say) if is_contest else []
-    if contest:
-        found, allocator = contest[0].found, contest[0].allocator
-    save_plan(
-        path,
-        allocator=allocator,
-        contest=[entry.to_json() for entry in contest],
-        requested_speedup=run.goal,
-        found=found,
-        units=run.units,
-        levels=run.levels,
-        errors=searcher.errors,
-        trace=searcher.trace,
-        coefficients=searcher.coefficients,
-        seconds=time.perf_counter() - start,
-        effort=searcher.effort(),
-    )
-    found.table.save(run.folder.file(CORRECTED_TABLE))
 
 
 def prune_stage(run: Run) -> None:
@@ -291,7 +244,8 @@ def prune_stage(run: Run) -> None:
     corrections, choice = Corrections(run, database_key(run)), tuple(record["choice"])
     corrected = corrections.key(choice)
     folder.stage("correct", corrected, [CORRECTED, CORRECTION], lambda: corrections.take(choice))
-    run.reporter.say(f"corrected: {run.adapter.metric} {corrections.record(choice)['accuracy']:.2%}")
+    done = "corrected" if config.correction_passes else "stitched, batch norm re-estimated"
+    run.reporter.say(f"{done}: {run.adapter.metric} {corrections.record(choice)['accuracy']:.2%}")
     trained = [TRAINING] if config.epochs else []
     data = labels_digest(run.splits.train) if config.epochs else ""
     key = digest("prune", corrected, config.epochs, config.seed, data)

@@ -23,7 +23,7 @@ def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "measuring.DENSE_PROCESSES",
         "measuring.CHECK_PROCESSES",
-        "comparing.PROCESSES",
+        "plain_plans.PROCESSES",
         "nncf_int8.PROCESSES",
     ):
         monkeypatch.setattr(f"pipeline.{name}", 2)

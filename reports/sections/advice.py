@@ -3,7 +3,10 @@
 import shlex
 from decimal import ROUND_FLOOR, Decimal
 
+from pydantic import JsonValue
+
 from reports.document import NextStep
+from reports.floors import is_below_floor
 from reports.formatting import percent, plain, points, requested, speedup
 from reports.records import ComparisonFile, ComparisonRow, LatencyTableFile, Run, TrainingFile
 from reports.samples import ratio
@@ -17,8 +20,6 @@ LEAST = 1.1
 """A smaller speedup is not worth asking for."""
 QUANTISER = "nncf int8"
 """How the row of a comparison begins that needed no search."""
-ROUNDING = 1e-9
-"""Of percent."""
 OPTIONAL = {ComparisonFile.FILE, TrainingFile.FILE}
 """Files that a finished run need not have."""
 
@@ -52,7 +53,7 @@ def next_steps(run: Run) -> tuple[NextStep, ...]:
         steps.append(_certify_on_the_device(run))
     match certificate.status:
         case "certified":
-            steps += [_lost_too_much(run)] if is_below_floor(run) else _when_certified(run)
+            steps += [_lost_too_much(run)] if _is_too_low(run) else _when_certified(run)
         case "missed":
             steps += _when_missed(run)
         case "inconclusive":
@@ -154,14 +155,17 @@ def _when_certified(run: Run) -> list[NextStep]:
     return [deploy, verify]
 
 
-def is_below_floor(run: Run) -> bool:
+def _is_too_low(run: Run) -> bool:
     """Whether the compressed network has less accuracy than was asked for."""
-    accuracy, drop, config = run.certificate.accuracy, accuracy_drop(run.certificate.accuracy), run.run.config
-    most, least = config.get("max_drop"), config.get("min_accuracy")
-    if isinstance(most, int | float) and drop is not None and 100 * drop > most + ROUNDING:
-        return True
-    found = accuracy.compressed
-    return isinstance(least, int | float) and found is not None and 100 * found < least - ROUNDING
+    accuracy, config = run.certificate.accuracy, run.run.config
+    if accuracy.compressed is None or accuracy.dense is None:
+        return False
+    most, least = (_number(config.get(name)) for name in ("max_drop", "min_accuracy"))
+    return is_below_floor(accuracy.compressed, accuracy.dense, most, least)
+
+
+def _number(value: JsonValue) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _lost_too_much(run: Run) -> NextStep:

@@ -12,25 +12,19 @@ import pipeline.contest
 import pipeline.corrections
 from calibration.errors import DataError
 from pipeline.closed_loop import LoopResult
-from pipeline.config import RunConfig
-from pipeline.console import Reporter
 from pipeline.contest import hold_contest, mean_loss
 from pipeline.context import Run
 from pipeline.corrections import Corrections
-from pipeline.run_folder import RunFolder, read_json
-from pipeline.setup import open_folder, prepare
+from pipeline.run_folder import read_json
 from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
+from tests.opened_runs import opened_run
 
 NOISE = {"spdy": 0.05, "uniform": 0.01, "global-magnitude": 0.2}
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    config = RunConfig(speedup=2, runtime="onnxruntime", families="channel", calibration_samples=256)
-    run = prepare(config, RunFolder(tmp_path / "run"), Reporter(quiet=True))
-    open_folder(run)
-    run.runtime = run.candidates[0]
-    return run
+    return opened_run(tmp_path / "run", calibration_samples=256)
 
 
 def found(choice: int) -> LoopResult:
@@ -62,9 +56,7 @@ def corrected(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def solved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     names = list(NOISE)
     monkeypatch.setattr(pipeline.contest, "judging_samples", lambda _: 128)
-    monkeypatch.setattr(pipeline.contest, "Database", lambda _: None)
-    monkeypatch.setattr(pipeline.contest, "Searcher", lambda _, __, allocator, ___: allocator)
-    monkeypatch.setattr(pipeline.contest, "solve_in_loop", lambda _, allocator, *__: found(names.index(allocator)))
+    monkeypatch.setattr(pipeline.contest, "solve_plainly", lambda _, allocator, *__: found(names.index(allocator)))
     monkeypatch.setattr(type(run), "only_unstructured", True)
 
 
@@ -91,7 +83,7 @@ def test_a_rival_that_fails_is_told_and_the_searchs_plan_stands(
     def fail(*_: object) -> LoopResult:
         raise error("failed on the solved plan")
 
-    monkeypatch.setattr(pipeline.contest, "solve_in_loop", fail)
+    monkeypatch.setattr(pipeline.contest, "solve_plainly", fail)
     assert [entry.allocator for entry in hold_contest(run, found(0), 2.0, "key", said.append)] == ["spdy"]
     assert "uniform: failed on the solved plan" in said
 
@@ -99,7 +91,7 @@ def test_a_rival_that_fails_is_told_and_the_searchs_plan_stands(
 @pytest.mark.usefixtures("solved", "corrected")
 def test_a_rival_that_is_slower_than_what_was_asked_for_never_wins(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = replace(found(1), measured_speedup=1.9)
-    monkeypatch.setattr(pipeline.contest, "solve_in_loop", lambda *_: slow)
+    monkeypatch.setattr(pipeline.contest, "solve_plainly", lambda *_: slow)
     first, *others = hold_contest(run, found(0), 2.0, "key", lambda _: None)
     assert first.allocator == "spdy"
     assert all(entry.loss < first.loss for entry in others)
@@ -110,7 +102,7 @@ def test_a_plain_plan_that_is_not_as_fast_is_left_out(run: Run, monkeypatch: pyt
     def unreachable(*_: object) -> LoopResult:
         raise SpeedupError("too fast")
 
-    monkeypatch.setattr(pipeline.contest, "solve_in_loop", unreachable)
+    monkeypatch.setattr(pipeline.contest, "solve_plainly", unreachable)
     assert [entry.allocator for entry in hold_contest(run, found(0), 2.0, "key", lambda _: None)] == ["spdy"]
 
 

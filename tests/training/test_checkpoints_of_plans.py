@@ -10,24 +10,18 @@ import torch
 import pipeline.gradual_training
 import pipeline.recovery
 from pipeline.checkpoints import save_network
-from pipeline.config import RunConfig
-from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
-from pipeline.run_folder import RunFolder, write_json
-from pipeline.setup import open_folder, prepare
+from pipeline.run_folder import write_json
 from pipeline.training.gradual import TrainingRecord
 from targets.errors import SpeedupError
 from targets.levels import Level
+from tests.opened_runs import opened_run
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    config = RunConfig(speedup=2, runtime="onnxruntime", families="channel", epochs=1)
-    run = prepare(config, RunFolder(tmp_path / "run"), Reporter(quiet=True))
-    open_folder(run)
-    run.runtime = run.candidates[0]
-    return run
+    return opened_run(tmp_path / "run", epochs=1)
 
 
 def test_another_plan_does_not_go_on_with_the_last_ones_checkpoint(

@@ -9,14 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.checkpoints import save_network
-from pipeline.config import RunConfig, resolve
-from pipeline.console import Reporter
+from pipeline.config import resolve
 from pipeline.context import Run
 from pipeline.recovery import trained_network
-from pipeline.run_folder import RunFolder
-from pipeline.setup import open_folder, prepare
 from targets.errors import ConfigError, RuntimeMissingError
 from targets.levels import Level
+from tests.opened_runs import opened_run
 
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ROOT = Path(__file__).parents[2]
@@ -38,10 +36,7 @@ def test_two_processes_train_the_network_that_one_trains(tmp_path: Path) -> None
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    config = RunConfig(speedup=2, runtime="onnxruntime", families="channel", epochs=1, threads=1)
-    run = prepare(config, RunFolder(tmp_path / "run"), Reporter(quiet=True))
-    open_folder(run)
-    run.runtime = run.candidates[0]
+    run = opened_run(tmp_path / "run", epochs=1, threads=1)
     corrected, (block, *_) = run.copy_of_dense(), [unit for unit in run.units if unit.cuts]
     with torch.no_grad():  # half of the channels that are read
         corrected.get_parameter(f"{block.cuts[0].consumer}.weight")[:, ::2] = 0
