@@ -35,7 +35,7 @@ def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Pat
             here = replace(bench, runtime=info, target=replace(bench.target, runtime=info.name))
             groups = [[Candidate(f"dense {precision}", dense, precision)] for precision in info.precisions]
             try:
-                effort = Effort(warmups=2, rounds=8, seconds=1.0, compilations=2)
+                effort = Effort(warmups=2, rounds=6, seconds=1.0, patience_s=1.0)
                 measured = here.measure(Candidate("dense", dense), groups, seed=seed + visit, effort=effort)
             except RuntimeMissingError:
                 continue  # another runtime that cannot run this network is no rival

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, Process, by_process, speedup_interval
+from profilers.statistics import Interval, Process, by_process, counted, rounds, speedup_interval
 from targets.errors import RuntimeMissingError
 
 
@@ -31,13 +31,13 @@ class Protocol:
 
     processes: int = 12
     most_processes: int = 40
-    null_processes: int = 8
+    null_processes: int = 4
     half_width: float = 0.01
     budget_s: float | None = None
     spread_s: float = 0.0
     confidence: float = 0.95
     effort: Effort = field(
-        default_factory=lambda: Effort(warmups=2, rounds=10, seconds=1.0, compilations=3, patience_s=2.0)
+        default_factory=lambda: Effort(warmups=2, rounds=6, seconds=1.0, compilations=3, patience_s=1.0)
     )
 
 
@@ -63,7 +63,7 @@ class SpeedupEvidence:
         counted: those of the compressed network and of dense beside it that count.
         span_s: seconds from the first process's start to the last one's end.
         disturbed_fraction: of the rounds, those in which the cores were apart or something else had one.
-        is_disturbed: nearly all of them were, so that all of them count and ``speedup`` may be too low.
+        is_disturbed: most of them were, so that all of them count and ``speedup`` may be too low.
     """
 
     speedup: Interval
@@ -167,22 +167,15 @@ def evidence_of(
     """
     compressed = [process.compressed for process in processes]
     every, quiet = by_process(compressed, False), by_process(compressed, True, nearest_s)
-    is_disturbed = len(quiet) < max(2, min(protocol.processes, len(processes)) // 2)  # a budget allows for few
-    counted = every if is_disturbed else quiet
-    null = [process.null for process in processes if process.null]
-    quiet_null = by_process(null, True, nearest_s)
+    fewest = max(2, min(protocol.processes, len(processes)) // 2)  # a budget allows for few
+    those_that_count, is_disturbed = counted(compressed, nearest_s, fewest)
+    null, _ = counted([process.null for process in processes if process.null], nearest_s, fewest=2)
     return SpeedupEvidence(
-        speedup_interval(counted, confidence=protocol.confidence),
+        speedup_interval(those_that_count, confidence=protocol.confidence),
         speedup_interval(every, confidence=protocol.confidence),
-        speedup_interval(
-            quiet_null if len(quiet_null) > 1 else by_process(null, False), confidence=protocol.confidence
-        ),
+        speedup_interval(null, confidence=protocol.confidence),
         tuple(processes),
-        tuple(counted),
-        1 - _rounds(quiet) / _rounds(every),
+        tuple(those_that_count),
+        1 - rounds(quiet) / rounds(every),
         is_disturbed,
     )
-
-
-def _rounds(processes: Sequence[Process]) -> int:
-    return sum(len(samples_s) for process in processes for samples_s, _ in process)

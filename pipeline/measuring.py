@@ -16,7 +16,7 @@ from pipeline.run_folder import Log, digest
 from profilers.latency_table import Choice, PlanMeasurement
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.profile import MeasurePlans, uniform_plan
-from profilers.statistics import Process, by_process, log_speedup, speedup_interval
+from profilers.statistics import Process, counted, log_speedup, speedup_interval
 from profilers.together import measure_together
 from targets.errors import RuntimeMissingError
 
@@ -24,17 +24,19 @@ LOG = "measurements.jsonl"
 """Every measurement of plans in a run folder."""
 TEMPORARY = "plans-"
 """How folders begin that hold plans' files while they are measured."""
-PLANS_A_WORKER = 8
+PLANS_A_WORKER = 12
 PLAN_PROCESSES = 2
 DENSE_PROCESSES = 4
 CHECK_PROCESSES = 8
 FEWEST_CHECKS = 3
-"""Processes after which a solved plan may prove to be none of those wanted."""
+"""Processes after which a solved plan may prove to be none of those wanted, or to be known well enough."""
+WELL_KNOWN = 0.006
+"""Relative half width of a solved plan's interval at which it is measured no further."""
 REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
 PROFILE = Effort(warmups=2, rounds=6, seconds=0.5, patience_s=1.0)
-CHECK = Effort(warmups=2, rounds=10, seconds=1.0, compilations=3, patience_s=2.0)
+CHECK = Effort(warmups=2, rounds=6, seconds=1.0, compilations=3, patience_s=1.0)
 SOLVED_WEIGHT, NEIGHBOUR_WEIGHT = 6.0, 2.0
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -105,7 +107,7 @@ class PlanBench:
 
         Args:
             masks: layer → where its weights stay.
-            wanted: speedups; a plan whose interval lies outside of them is not measured any further.
+            wanted: speedups; a plan whose interval is narrow, or lies outside of these, is not measured any further.
 
         Raises:
             RuntimeMissingError: it failed in every process.
@@ -119,7 +121,7 @@ class PlanBench:
                 if row_name not in self._log:
                     candidates = {row_name: Candidate("solved plan", path)}
                     self._measure(self._run.dense_candidate, candidates, CHECK, seed)
-                if seed + 1 >= FEWEST_CHECKS and self._is_outside(names[: seed + 1], wanted):
+                if seed + 1 >= FEWEST_CHECKS and self._is_settled(names[: seed + 1], wanted):
                     names = names[: seed + 1]
                     break
         found = self._recall(names, choice, "solved", SOLVED_WEIGHT, 1.0)
@@ -130,14 +132,14 @@ class PlanBench:
             )
         return found
 
-    def _is_outside(self, names: Sequence[str], wanted: tuple[float, float]) -> bool:
-        """Whether what is measured of a solved plan shows that its speedup is none of those wanted."""
+    def _is_settled(self, names: Sequence[str], wanted: tuple[float, float]) -> bool:
+        """Whether what is measured of a solved plan says its speedup well, or that it is none of those wanted."""
         good = [m for m in self._logged(names) if not m.error]
-        processes = self._undisturbed(good)
+        processes = self._counted(good)
         if len(processes) < FEWEST_CHECKS:
             return False
         interval = speedup_interval(processes)
-        return interval.high < wanted[0] or interval.low > wanted[1]
+        return interval.half_width <= WELL_KNOWN or interval.high < wanted[0] or interval.low > wanted[1]
 
     def nearby(self, choices: Sequence[Choice]) -> list[PlanMeasurement]:
         """Plans near a solved one, as the table's are measured; those that fail are left out."""
@@ -147,7 +149,7 @@ class PlanBench:
 
     def dense_s(self) -> float:
         """Median seconds of the dense network, over several processes."""
-        processes = self._undisturbed(self._dense())
+        processes = self._counted(self._dense())
         return float(np.median(np.concatenate([samples_s for process in processes for samples_s, _ in process])))
 
     def _dense(self) -> list[Measurement]:
@@ -226,8 +228,8 @@ class PlanBench:
             self._run.reporter.warn(f"a plan could not be measured: {measured[0].error}")
             return None
         if reference is None:
-            reference = 1 / ratio(self._undisturbed(self._dense()))
-        processes = self._undisturbed(good)
+            reference = 1 / ratio(self._counted(self._dense()))
+        processes = self._counted(good)
         return PlanMeasurement(
             choice,
             ratio(processes) * reference,
@@ -240,9 +242,9 @@ class PlanBench:
     def _logged(self, names: Sequence[str]) -> list[Measurement]:
         return [Measurement(name, **self._log[name]) for name in names]
 
-    def _undisturbed(self, measured: Sequence[Measurement]) -> list[Process]:
-        """Samples of the undisturbed rounds, or of all where no process has such rounds."""
-        return by_process(measured, True, self._run.bench.nearest.seconds) or by_process(measured, False)
+    def _counted(self, measured: Sequence[Measurement]) -> list[Process]:
+        """Samples of the undisturbed rounds, or of all where those are few."""
+        return counted(measured, self._run.bench.nearest.seconds)[0]
 
 
 def ratio(processes: Sequence[Process]) -> float:

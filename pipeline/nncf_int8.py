@@ -18,7 +18,7 @@ from pipeline.measuring import ratio
 from pipeline.models.base import Predict
 from pipeline.run_folder import digest, read_json
 from profilers.measure import Bench, Candidate, Effort, save_feeds
-from profilers.statistics import by_process
+from profilers.statistics import counted
 from targets.errors import RuntimeMissingError
 
 FILE = "nncf-int8.onnx"
@@ -26,7 +26,7 @@ SAMPLES = 256
 """Calibration samples, as many as nncf's own default needs to settle."""
 MOST_BYTES = 2**28
 PROCESSES = 4
-EFFORT = Effort(warmups=2, rounds=10, seconds=1.0, compilations=2)
+EFFORT = Effort(warmups=2, rounds=6, seconds=1.0, compilations=2, patience_s=1.0)
 TIMEOUT_S = 1800.0
 
 
@@ -53,8 +53,7 @@ def nncf_int8(run: Run) -> dict[str, Any]:
     runs = [bench.measure(dense, [[model]], seed=seed, effort=EFFORT)[0][0] for seed in range(PROCESSES)]
     if failed := [measured.error for measured in runs if measured.error]:
         raise RuntimeMissingError(f"{bench.runtime.name} cannot run what nncf made: {failed[0]}")
-    processes = by_process(runs, True, bench.nearest.seconds) or by_process(runs, False)
-    speedup = 1 / ratio(processes)
+    speedup = 1 / ratio(counted(runs, bench.nearest.seconds)[0])
     is_own = bench.runtime.name == run.bench.runtime.name
     score = run.adapter.evaluate(_predict(run, bench, model), run.splits)
     return {

@@ -29,6 +29,8 @@ class Interval:
 
 FEWEST_ROUNDS = 3
 """Undisturbed rounds that a compilation needs to count."""
+QUIET_SHARE = 0.25
+"""Of all rounds: fewer undisturbed ones scatter, and speak for a state in which the machine hardly ever is."""
 USUAL = 0.25
 """Of the processes' least shares of waiting, the quantile that a machine is held to: not the luckiest one's."""
 
@@ -48,9 +50,29 @@ def by_process(measured: Sequence[Measurement], undisturbed: bool, nearest_s: fl
     if not undisturbed:
         return [m.blocks(np.ones(len(m.samples_s), np.bool_)) for m in measured]
     keep = undisturbed_rounds(measured, nearest_s)
-    found = [m.blocks(rounds) for m, rounds in zip(measured, keep, strict=True)]
+    found = [m.blocks(kept) for m, kept in zip(measured, keep, strict=True)]
     kept = [[block for block in process if len(block[0]) >= FEWEST_ROUNDS] for process in found]
     return [process for process in kept if process]
+
+
+def counted(
+    measured: Sequence[Measurement], nearest_s: float | None = None, fewest: int = 1
+) -> tuple[list[Process], bool]:
+    """Samples that count, and whether the machine was disturbed most of the time, so that all of them do.
+
+    Args:
+        measured: one measurement a process.
+        nearest_s: as in `undisturbed_rounds`.
+        fewest: processes with undisturbed rounds that are needed.
+    """
+    every, quiet = by_process(measured, False), by_process(measured, True, nearest_s)
+    is_disturbed = len(quiet) < fewest or rounds(quiet) < QUIET_SHARE * rounds(every)
+    return (every if is_disturbed else quiet), is_disturbed
+
+
+def rounds(processes: Sequence[Process]) -> int:
+    """Rounds of all compilations of all processes."""
+    return sum(len(samples_s) for process in processes for samples_s, _ in process)
 
 
 def undisturbed_rounds(measured: Sequence[Measurement], nearest_s: float | None = None) -> list[NDArray[np.bool_]]:
@@ -144,6 +166,6 @@ def _resampled(process: tuple[tuple[bytes, bytes], ...], seed: int, count: int =
 def _resampled_block(
     samples_s: NDArray[np.float64], reference_s: NDArray[np.float64], rng: np.random.Generator, count: int
 ) -> NDArray[np.float64]:
-    rounds = rng.integers(len(samples_s), size=(count, len(samples_s)))
-    ratios: NDArray[np.float64] = np.log(np.median(reference_s[rounds], axis=1) / np.median(samples_s[rounds], axis=1))
+    drawn = rng.integers(len(samples_s), size=(count, len(samples_s)))
+    ratios: NDArray[np.float64] = np.log(np.median(reference_s[drawn], axis=1) / np.median(samples_s[drawn], axis=1))
     return ratios

@@ -8,9 +8,11 @@ from torch import Tensor
 from pipeline.compression.hessians import Matrix, invertible
 from pipeline.compression.parallel import over_chunks
 
-CHUNK_BYTES = 32 * 2**20
-LEAST_CHUNKS = 8
-"""Inverse Hessians of a chunk of rows, and least chunks of a layer: large ones cost less, several keep cores busy."""
+CHUNK_BYTES = 128 * 2**20
+LEAST_CHUNKS = 2
+"""Inverse Hessians of a chunk of rows, and least chunks of a layer: large ones cost less, several keep cores busy.
+
+Small layers' steps are mostly Python's own time, which threads cannot share."""
 STEP = 1 / 64
 """Part of a row's remaining weights that goes at a time; one by one below 1 / STEP weights."""
 COMPACT = 0.7

@@ -104,10 +104,16 @@ def test_a_request_that_was_never_within_reach_is_refused(run: Run, monkeypatch:
         execute(run, "report")
 
 
-@pytest.mark.parametrize("change", [{"is_disturbed": True, "disturbed_fraction": 0.9}, {"noise_floor": 1.5}])
-def test_a_noisy_machine_is_no_reason_to_search_again(
-    run: Run, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+def test_a_machine_noisier_than_the_gain_is_no_reason_to_search_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = stages(run, monkeypatch, MISSED | change)
+    made = stages(run, monkeypatch, MISSED | {"noise_floor": 1.5})
     execute(run, "report")
     assert made.done.count("search") == 1
+
+
+def test_a_disturbed_machine_is_reason_for_one_more_search(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    disturbed = MISSED | {"is_disturbed": True, "disturbed_fraction": 0.9}
+    made = stages(run, monkeypatch, disturbed, disturbed, CERTIFIED)
+    execute(run, "report")
+    assert made.done.count("search") == 2

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from profilers.measure import Measurement
-from profilers.statistics import Process, by_process, speedup_interval, undisturbed_rounds
+from profilers.statistics import Process, by_process, counted, rounds, speedup_interval, undisturbed_rounds
 
 
 def processes(
@@ -140,3 +140,14 @@ def test_a_process_that_shared_its_cores_all_along_is_left_out() -> None:
     assert len(by_process([*quiet, *shared], True)) == 3
     spinning = [measurement(np.ones(4), np.ones(4), NEAR_S, share) for share in (0.002, 0.5, 0.8, 0.9, 0.95)]
     assert len(by_process(spinning, True)) == 5  # one lucky process says nothing about the others
+
+
+def test_a_few_undisturbed_rounds_do_not_speak_for_a_machine_that_is_disturbed_most_of_the_time() -> None:
+    def process(near: int) -> Measurement:
+        return measurement(np.ones(40), np.full(40, 2.0), np.where(np.arange(40) < near, NEAR_S, FAR_S))
+
+    few, is_disturbed = counted([process(4)] * 4)
+    assert (rounds(few), is_disturbed) == (4 * 40, True)
+    many, is_disturbed = counted([process(20)] * 4)
+    assert (rounds(many), is_disturbed) == (4 * 20, False)
+    assert counted([process(20), process(0)], fewest=2)[1]
