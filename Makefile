@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 # Fewer passes and processes than a release would take: the same stages, a minute sooner.
-DEMO := --allocator spdy --correction-passes 12 --certify-budget 60
+DEMO := --allocator spdy --correction-passes 12 --certify-budget 100
 
 demo: setup  ## a 3x speedup on embedded data, certified, with a report
 	@$(BIN)/pipeline run --target auto --speedup 3 $(DEMO) --out runs/demo

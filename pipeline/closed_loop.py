@@ -13,6 +13,9 @@ MARGIN = 0.028
 """Aim this far above the request, so that the interval's lower end reaches it too."""
 ACCEPTED = (0.016, 0.046)
 """Measured over requested, less one, with which a plan is taken."""
+QUIET = 0.005
+"""Standard error of a plan's measurement up to which margins suffice. Where it is more, the certificate's interval will
+be wider too: the aim rises by the rest, and plans are taken up to twice the rest above."""
 
 REFITS = 3
 """Rounds after which the table is corrected. A solver finds anew what a changed table is wrong about; with the table at
@@ -83,12 +86,12 @@ def run_loop(
         SpeedupError: no plan reaches the request; says what the fastest one measured.
     """
     least, most = accepted or ACCEPTED
-    aim = speedup * (1 + MARGIN)
-    correction = 1.0
+    correction, excess = 1.0, 0.0
     rounds: list[Round] = []
     for number in range(most_rounds):
         try:
-            proposal = _allocated(allocate, number, table, correction, (aim, speedup))
+            aims = (speedup * (1 + MARGIN + excess), speedup)
+            proposal = _allocated(allocate, number, table, correction, aims)
         except InfeasibleBudget as error:
             if any(r.measured_speedup >= speedup for r in rounds):
                 break
@@ -99,7 +102,8 @@ def run_loop(
         rounds.append(this)
         if on_round:
             on_round(this)
-        is_over = least <= this.measured_speedup / speedup - 1 <= most or _goes_in_circles(rounds)
+        excess = max(0.0, measured.noise - QUIET)
+        is_over = least <= this.measured_speedup / speedup - 1 <= most + 2 * excess or _goes_in_circles(rounds)
         if number < REFITS:
             table = refit(table, [measured, *([] if is_over else nearby(table, proposal.choice))])
         correction = measured.relative * table.dense_s / table.predict(proposal.choice)

@@ -237,6 +237,7 @@ class PlanBench:
             kind,
             tuple(s for m in good for s in m.samples_s),
             tuple(s for m in good for s in m.reference_s),
+            noise(processes),
         )
 
     def _logged(self, names: Sequence[str]) -> list[Measurement]:
@@ -250,6 +251,12 @@ class PlanBench:
 def ratio(processes: Sequence[Process]) -> float:
     """Latency of a model over the reference's: the geometric mean over processes, and in each over compilations."""
     return float(np.exp(-np.mean([log_speedup(process) for process in processes])))
+
+
+def noise(processes: Sequence[Process]) -> float:
+    """Relative standard error of `ratio`; 0 where one process cannot tell."""
+    logs = [log_speedup(process) for process in processes]
+    return float(np.std(logs, ddof=1) / np.sqrt(len(logs))) if len(logs) > 1 else 0.0
 
 
 def trust(processes: Sequence[Process]) -> float:

@@ -63,6 +63,7 @@ class PlanMeasurement:
         kind: why it was measured: ``anchor``, ``random``, ``proposed``, ``solved``, ``neighbour``, ``fresh``.
         samples_s: raw latencies.
         reference_s: of what took turns with it: the reference plan, or for a ``solved`` one the dense network.
+        noise: standard error of ``relative`` over it, by how processes differ; 0 where that is not known.
     """
 
     choice: Choice
@@ -71,6 +72,7 @@ class PlanMeasurement:
     kind: str = "random"
     samples_s: tuple[float, ...] = ()
     reference_s: tuple[float, ...] = ()
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ def _plan_measurement(row: Mapping[str, Any]) -> PlanMeasurement:
         row["kind"],
         tuple(row["samples_s"]),
         tuple(row["reference_s"]),
+        row["noise"],
     )
 
 

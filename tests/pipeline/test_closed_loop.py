@@ -1,11 +1,12 @@
 """The loop against a network whose latency is known, and against a table that is wrong about it."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipeline.closed_loop import ACCEPTED, REFITS, LoopResult, Proposal, run_loop
+from pipeline.closed_loop import ACCEPTED, REFITS, LoopResult, Measure, Proposal, run_loop
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
@@ -110,3 +111,19 @@ def test_what_an_unreachable_request_is_told_to_ask_for_is_reachable() -> None:
         loop(table, 60.0)
     advised = float(re.findall(r"Lower --speedup to at most ([\d.]+),", str(error.value))[0])
     assert 1 / relative(loop(table, advised).choice) >= advised
+
+
+def test_where_measurements_scatter_the_loop_ends_soon_and_aims_higher() -> None:
+    rng = np.random.default_rng(3)
+
+    def noisy(_: LatencyTable, choice: Choice) -> PlanMeasurement:
+        return PlanMeasurement(choice, relative(choice) * rng.lognormal(0, 0.03), 1.0, "solved", noise=0.03)
+
+    def speedups(measure: Measure) -> tuple[list[float], list[int]]:
+        found = [run_loop(first_table(plans=40), 3.0, allocate, measure, nearby) for _ in range(12)]
+        return [1 / relative(one.choice) for one in found], [len(one.rounds) for one in found]
+
+    (aware, rounds), (unaware, more) = speedups(noisy), speedups(lambda *a: replace(noisy(*a), noise=0.0))
+    assert np.mean(rounds) < np.mean(more)
+    assert np.mean(aware) > np.mean(unaware)
+    assert np.mean(aware) < 3.0 * 1.08
