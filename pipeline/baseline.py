@@ -13,6 +13,9 @@ from targets.errors import RuntimeMissingError
 from targets.registry import RuntimeInfo
 
 BEST_DENSE = "best-dense"
+VISITS = 3
+"""Processes of every runtime."""
+EFFORT = Effort(warmups=2, rounds=6, seconds=1.0, patience_s=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +30,15 @@ class DenseTime:
 def measure_best_dense(bench: Bench, runtimes: Sequence[RuntimeInfo], dense: Path, *, seed: int) -> list[DenseTime]:
     """The dense network on every installed runtime in every precision it has, fastest first.
 
-    Runtimes cannot share a process, so that they take turns by process: three visits each, median of medians.
+    Runtimes cannot share a process, so that they take turns by process: several visits each, median of medians.
     """
     seconds: dict[tuple[str, str], list[float]] = {}
-    for visit in range(3):
+    for visit in range(VISITS):
         for info in runtimes:
             here = replace(bench, runtime=info, target=replace(bench.target, runtime=info.name))
             groups = [[Candidate(f"dense {precision}", dense, precision)] for precision in info.precisions]
             try:
-                effort = Effort(warmups=2, rounds=6, seconds=1.0, patience_s=1.0)
-                measured = here.measure(Candidate("dense", dense), groups, seed=seed + visit, effort=effort)
+                measured = here.measure(Candidate("dense", dense), groups, seed=seed + visit, effort=EFFORT)
             except RuntimeMissingError:
                 continue  # another runtime that cannot run this network is no rival
             for precision, (result,) in zip(info.precisions, measured, strict=True):

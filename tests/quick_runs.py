@@ -27,7 +27,9 @@ def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
         "nncf_int8.PROCESSES",
     ):
         monkeypatch.setattr(f"pipeline.{name}", 2)
-    for name in ("measuring.PROFILE", "measuring.CHECK", "nncf_int8.EFFORT"):
+    for name in ("pipeline.measuring.PLAN_PROCESSES", "pipeline.baseline.VISITS", "profilers.deployment.VISITS"):
+        monkeypatch.setattr(name, 1)
+    for name in ("measuring.PROFILE", "measuring.CHECK", "baseline.EFFORT", "nncf_int8.EFFORT"):
         monkeypatch.setattr(f"pipeline.{name}", QUICK)
     for name in ("closed_loop.ACCEPTED", "comparing.FAST_ENOUGH"):
         monkeypatch.setattr(f"pipeline.{name}", (-1.0, 100.0))
