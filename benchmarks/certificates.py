@@ -23,6 +23,7 @@ is what ``--certify-spread`` does for a single one. The same command goes on whe
 """
 
 import json
+import math
 import sys
 import time
 from collections import deque
@@ -51,7 +52,8 @@ from targets.target import Target
 
 RESULT = Path(__file__).parent / "results" / "certificates.json"
 COUNT, REAL_COUNT = 200, 20
-COMPILATIONS = Protocol().effort.compilations
+RECORDED_ROUNDS = 10
+"""Of a compilation, in the recordings."""
 TOGETHER = 10
 """Real certificates of each kind that take turns; their mean is the truth for each of them."""
 BLOCK = 8
@@ -79,9 +81,9 @@ class ReplayBench:
 
     def _draw(self, label: str, speedup: float) -> Measurement:
         process = self.processes[self.rng.integers(len(self.processes))]
-        count = len(process["samples_s"])
-        starts = self.rng.integers(count, size=-(-count // BLOCK))
-        rounds = ((starts[:, None] + np.arange(BLOCK)).ravel()[:count] % count).tolist()
+        count = math.ceil(len(process["samples_s"]) * min(1.0, Protocol().effort.rounds / RECORDED_ROUNDS))
+        starts = self.rng.integers(len(process["samples_s"]), size=-(-count // BLOCK))
+        rounds = ((starts[:, None] + np.arange(BLOCK)).ravel()[:count] % len(process["samples_s"])).tolist()
         drawn = {name: tuple(process[name][row] for row in rounds) for name in process}
         first, second = [("reference_s", "samples_s"), ("samples_s", "reference_s")][self.rng.integers(2)]
         return Measurement(
@@ -262,7 +264,7 @@ def simulate_all() -> None:
     rows = []
     for condition, processes in {**recorded, **made}.items():
         for truth, claim in ((1.0, 1.05), (1.5, 1.4)):
-            key = digest(processes, truth, COUNT, {**asdict(Protocol()), "effort": COMPILATIONS}, JUDGED_BY)
+            key = digest(processes, truth, COUNT, asdict(Protocol()), JUDGED_BY)
             row = done.get((condition, claim, key)) or simulate(processes, truth, claim, COUNT)
             rows.append({"condition": condition, "recorded_processes": len(processes), **row, "key": key})
             write_results(simulated=rows)

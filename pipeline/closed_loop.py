@@ -16,6 +16,8 @@ ACCEPTED = (0.016, 0.046)
 QUIET = 0.005
 """Standard error of a plan's measurement up to which margins suffice. Where it is more, the certificate's interval will
 be wider too: the aim rises by the rest, and plans are taken up to twice the rest above."""
+MOST_EXCESS = 0.02
+"""The most that counts of the rest: no faster plan narrows an interval."""
 
 REFITS = 3
 """Rounds after which the table is corrected. A solver finds anew what a changed table is wrong about; with the table at
@@ -90,7 +92,7 @@ def run_loop(
     rounds: list[Round] = []
     for number in range(most_rounds):
         try:
-            aims = (speedup * (1 + MARGIN + excess), speedup)
+            aims = (speedup * (1 + MARGIN + excess), speedup * (1 + MARGIN), speedup)
             proposal = _allocated(allocate, number, table, correction, aims)
         except InfeasibleBudget as error:
             if any(r.measured_speedup >= speedup for r in rounds):
@@ -102,7 +104,7 @@ def run_loop(
         rounds.append(this)
         if on_round:
             on_round(this)
-        excess = max(0.0, measured.noise - QUIET)
+        excess = max(excess, min(MOST_EXCESS, measured.noise - QUIET))
         is_over = least <= this.measured_speedup / speedup - 1 <= most + 2 * excess or _goes_in_circles(rounds)
         if number < REFITS:
             table = refit(table, [measured, *([] if is_over else nearby(table, proposal.choice))])
@@ -115,7 +117,7 @@ def run_loop(
 def _allocated(
     allocate: Allocate, number: int, table: LatencyTable, correction: float, aims: Sequence[float]
 ) -> Proposal:
-    """The plan for the first of ``aims`` that is within reach: near the fastest there is no room for a margin.
+    """The plan for the first of ``aims`` that is within reach: near the fastest there is little room for a margin.
 
     Raises:
         InfeasibleBudget: none is.

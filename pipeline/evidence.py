@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, Process, by_process, counted, rounds, speedup_interval
+from profilers.statistics import Interval, Process, by_process, counted, speedup_interval, undisturbed_share
 from targets.errors import RuntimeMissingError
 
 
@@ -57,13 +57,13 @@ class SpeedupEvidence:
     """The measured speedup, and the same measurement of the dense network against itself.
 
     Args:
-        speedup: over the undisturbed rounds.
+        speedup: over the rounds that count.
         speedup_all_rounds: over every round.
         processes: every sample.
         counted: those of the compressed network and of dense beside it that count.
         span_s: seconds from the first process's start to the last one's end.
         disturbed_fraction: of the rounds, those in which the cores were apart or something else had one.
-        is_disturbed: most of them were, so that all of them count and ``speedup`` may be too low.
+        is_disturbed: hardly any were not, so that all of them count and ``speedup`` may be too low.
     """
 
     speedup: Interval
@@ -143,7 +143,7 @@ def measure_speedup(
         last = len(processes) >= (2 if time.monotonic() > end else protocol.most_processes)
         if last or len(processes) >= protocol.processes:
             evidence = evidence_of(processes, protocol, bench.nearest.seconds)
-            if last or (evidence.speedup.half_width <= protocol.half_width and not evidence.is_disturbed):
+            if last or evidence.speedup.half_width <= protocol.half_width:
                 return replace(evidence, span_s=time.monotonic() - begun)
 
 
@@ -166,16 +166,18 @@ def evidence_of(
         nearest_s: the shortest distance of the cores known, in seconds.
     """
     compressed = [process.compressed for process in processes]
-    every, quiet = by_process(compressed, False), by_process(compressed, True, nearest_s)
     fewest = max(2, min(protocol.processes, len(processes)) // 2)  # a budget allows for few
     those_that_count, is_disturbed = counted(compressed, nearest_s, fewest)
-    null, _ = counted([process.null for process in processes if process.null], nearest_s, fewest=2)
+    null = [process.null for process in processes if process.null]
+    quiet_null = [] if is_disturbed else by_process(null, True, nearest_s)
     return SpeedupEvidence(
         speedup_interval(those_that_count, confidence=protocol.confidence),
-        speedup_interval(every, confidence=protocol.confidence),
-        speedup_interval(null, confidence=protocol.confidence),
+        speedup_interval(by_process(compressed, False), confidence=protocol.confidence),
+        speedup_interval(
+            quiet_null if len(quiet_null) > 1 else by_process(null, False), confidence=protocol.confidence
+        ),
         tuple(processes),
         tuple(those_that_count),
-        1 - rounds(quiet) / rounds(every),
+        1 - undisturbed_share(compressed, nearest_s),
         is_disturbed,
     )

@@ -84,7 +84,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
         certificate = read_json(run.folder.file("certificate.json"))
         if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.goal - 1:
             return
-        if certificate["is_disturbed"] and attempt:
+        if certificate["is_disturbed"] and (attempt or run.aim() > run.goal):
             run.reporter.warn(
                 f"the machine was disturbed in {certificate['disturbed_fraction']:.0%} of the rounds: nothing can be "
                 f"concluded. When it is quieter: pipeline certify {run.folder.path} --again"

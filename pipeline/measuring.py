@@ -29,7 +29,7 @@ PLAN_PROCESSES = 2
 DENSE_PROCESSES = 4
 CHECK_PROCESSES = 8
 FEWEST_CHECKS = 3
-"""Processes after which a solved plan may prove to be none of those wanted, or to be known well enough."""
+"""Processes after which a solved plan may prove to be none of those wanted; one more and it may be known well."""
 WELL_KNOWN = 0.006
 """Relative half width of a solved plan's interval at which it is measured no further."""
 REFERENCE_SPARSITY = 0.85
@@ -139,7 +139,8 @@ class PlanBench:
         if len(processes) < FEWEST_CHECKS:
             return False
         interval = speedup_interval(processes)
-        return interval.half_width <= WELL_KNOWN or interval.high < wanted[0] or interval.low > wanted[1]
+        is_well_known = interval.half_width <= WELL_KNOWN and len(processes) > FEWEST_CHECKS
+        return is_well_known or interval.high < wanted[0] or interval.low > wanted[1]
 
     def nearby(self, choices: Sequence[Choice]) -> list[PlanMeasurement]:
         """Plans near a solved one, as the table's are measured; those that fail are left out."""
@@ -245,7 +246,7 @@ class PlanBench:
 
     def _counted(self, measured: Sequence[Measurement]) -> list[Process]:
         """Samples of the undisturbed rounds, or of all where those are few."""
-        return counted(measured, self._run.bench.nearest.seconds)[0]
+        return counted(measured, self._run.bench.nearest.seconds, (len(measured) + 1) // 2)[0]
 
 
 def ratio(processes: Sequence[Process]) -> float:

@@ -53,7 +53,7 @@ def nncf_int8(run: Run) -> dict[str, Any]:
     runs = [bench.measure(dense, [[model]], seed=seed, effort=EFFORT)[0][0] for seed in range(PROCESSES)]
     if failed := [measured.error for measured in runs if measured.error]:
         raise RuntimeMissingError(f"{bench.runtime.name} cannot run what nncf made: {failed[0]}")
-    speedup = 1 / ratio(counted(runs, bench.nearest.seconds)[0])
+    speedup = 1 / ratio(counted(runs, bench.nearest.seconds, PROCESSES // 2)[0])
     is_own = bench.runtime.name == run.bench.runtime.name
     score = run.adapter.evaluate(_predict(run, bench, model), run.splits)
     return {

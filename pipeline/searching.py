@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.carrying import believed
-from pipeline.closed_loop import ACCEPTED, REFITS, LoopResult, Proposal, Round, run_loop
+from pipeline.closed_loop import ACCEPTED, MOST_EXCESS, REFITS, LoopResult, Proposal, Round, run_loop
 from pipeline.compression.database import Database
 from pipeline.console import Task
 from pipeline.context import Run
@@ -225,7 +225,7 @@ def solve_in_loop(
     """
     bench = PlanBench(run, check_processes=processes)
     least, most = accepted or ACCEPTED
-    wanted = (speedup * (1 + least), speedup * (1 + most))
+    wanted = (speedup * (1 + least), speedup * (1 + most + 2 * MOST_EXCESS))
     rng = np.random.default_rng(run.config.seed)
 
     def measure(table: LatencyTable, choice: Choice) -> PlanMeasurement:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from targets.errors import ArtifactError
 from targets.levels import DENSE, Level
 
-SCHEMA = 1
+SCHEMA = 2
 LEAST_SHARE = 1e-3
 """Of the dense network's time: less is not believed of any plan, whatever a few noisy measurements add up to."""
 

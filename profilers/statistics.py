@@ -58,21 +58,21 @@ def by_process(measured: Sequence[Measurement], undisturbed: bool, nearest_s: fl
 def counted(
     measured: Sequence[Measurement], nearest_s: float | None = None, fewest: int = 1
 ) -> tuple[list[Process], bool]:
-    """Samples that count, and whether the machine was disturbed most of the time, so that all of them do.
+    """Samples that count, and whether hardly any were undisturbed, so that all of them do.
 
     Args:
         measured: one measurement a process.
         nearest_s: as in `undisturbed_rounds`.
         fewest: processes with undisturbed rounds that are needed.
     """
-    every, quiet = by_process(measured, False), by_process(measured, True, nearest_s)
-    is_disturbed = len(quiet) < fewest or rounds(quiet) < QUIET_SHARE * rounds(every)
-    return (every if is_disturbed else quiet), is_disturbed
+    quiet = by_process(measured, True, nearest_s)
+    is_disturbed = len(quiet) < fewest or undisturbed_share(measured, nearest_s) < QUIET_SHARE
+    return (by_process(measured, False) if is_disturbed else quiet), is_disturbed
 
 
-def rounds(processes: Sequence[Process]) -> int:
-    """Rounds of all compilations of all processes."""
-    return sum(len(samples_s) for process in processes for samples_s, _ in process)
+def undisturbed_share(measured: Sequence[Measurement], nearest_s: float | None = None) -> float:
+    """Part of all rounds that is undisturbed."""
+    return float(np.mean(np.concatenate(undisturbed_rounds(measured, nearest_s))))
 
 
 def undisturbed_rounds(measured: Sequence[Measurement], nearest_s: float | None = None) -> list[NDArray[np.bool_]]:

@@ -8,11 +8,12 @@ from torch import Tensor
 from pipeline.compression.hessians import Matrix, invertible
 from pipeline.compression.parallel import over_chunks
 
-CHUNK_BYTES = 128 * 2**20
-LEAST_CHUNKS = 2
-"""Inverse Hessians of a chunk of rows, and least chunks of a layer: large ones cost less, several keep cores busy.
+CHUNK_BYTES = 64 * 2**20
+SMALL_BYTES = 32 * 2**20
+LEAST_CHUNKS = 8
+"""Most and least bytes of inverse Hessians in a chunk of rows, and chunks that keep cores busy in between.
 
-Small layers' steps are mostly Python's own time, which threads cannot share."""
+Steps on small chunks are mostly Python's own time, which threads cannot share."""
 STEP = 1 / 64
 """Part of a row's remaining weights that goes at a time; one by one below 1 / STEP weights."""
 COMPACT = 0.7
@@ -41,7 +42,8 @@ def eliminate(hessian: Matrix, weight: Matrix) -> tuple[Matrix, Matrix]:
     def work(rows: Tensor) -> None:
         losses[rows], turns[rows] = _eliminate_rows(inverse, dense[rows])
 
-    rows_a_chunk = min(-(-len(weight) // LEAST_CHUNKS), CHUNK_BYTES // (8 * len(hessian) ** 2))
+    row_bytes = 8 * len(hessian) ** 2
+    rows_a_chunk = min(CHUNK_BYTES // row_bytes, max(SMALL_BYTES // row_bytes, -(-len(weight) // LEAST_CHUNKS)))
     over_chunks(work, torch.split(torch.arange(len(weight)), max(1, rows_a_chunk)))
     return losses.numpy(), turns.numpy()
 

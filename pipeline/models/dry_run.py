@@ -22,13 +22,19 @@ def check_data(adapter: ModelAdapter, splits: Splits) -> None:
     wanted = [*Split.__annotations__, *(name for name, member in vars(Split).items() if inspect.isfunction(member))]
     for part in ("train", "test"):
         split = getattr(splits, part)
-        missing = [name for name in wanted if not hasattr(split, name) and not name.startswith("_")]
-        if missing or not hasattr(split, "__len__"):
+        missing = [name for name in wanted if not _has(split, name) and not name.startswith("_")]
+        if missing or not _has(split, "__len__"):
             raise _wrong(
                 adapter,
                 f"{type(split).__name__}, its {part} data, lacks {', '.join(missing) or '__len__()'}: see "
                 "calibration.datasets.Split, or give a calibration.arrays.ArraySplit",
             )
+
+
+def _has(split: Split, member: str) -> bool:
+    """Whether data have a member of their own: what a class inherits from the protocol is a stub."""
+    own = getattr(type(split), member, None)
+    return hasattr(split, member) and (own is None or own is not vars(Split).get(member))
 
 
 def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) -> None:
@@ -55,7 +61,7 @@ def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) ->
         raise _wrong(adapter, f"blocks() names modules that the network has not: {', '.join(strange)}")
     units = {unit.name: unit for unit in adapter.units(network, torch.from_numpy(samples[:1]))}
     for block in adapter.widths(network):
-        if problem := _problem(block, units):
+        if problem := _problem(block, units, modules):
             raise _wrong(adapter, f"widths(), block {block.name}: {problem}")
 
 
@@ -88,7 +94,7 @@ def _outputs(adapter: ModelAdapter, network: nn.Module, *inputs: Tensor) -> Tens
     return outputs
 
 
-def _problem(block: Block, units: dict[str, Unit]) -> str | None:
+def _problem(block: Block, units: dict[str, Unit], modules: dict[str, nn.Module]) -> str | None:
     """What makes a block's widths impossible, None where nothing does."""
     if strange := [name for name in block.layers if name not in units]:
         return f"no unit is called {', '.join(strange)}; units() has every layer that runs"
@@ -96,6 +102,11 @@ def _problem(block: Block, units: dict[str, Unit]) -> str | None:
         inputs = units[cut.consumer].shape[1]
         if cut.count * cut.size != inputs:
             return f"{cut.consumer} reads {inputs} channels, not {cut.count} groups of {cut.size}"
+        for name in cut.producers:
+            if cut.count * cut.size != units[name].shape[0]:
+                return f"{name} writes {units[name].shape[0]} channels, not {cut.count} groups of {cut.size}"
+        if grouped := [n for n in (*cut.producers, cut.consumer) if getattr(modules[n], "groups", 1) > 1]:
+            return f"{', '.join(grouped)}: a grouped convolution's channels cannot go; leave the block out"
     return None
 
 

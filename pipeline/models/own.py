@@ -79,7 +79,9 @@ def _members() -> dict[str, str]:
 
 def _has(adapter: Any, member: str) -> bool:
     value = getattr(adapter, member, None)
-    return value is not None if member in ModelAdapter.__annotations__ else callable(value)
+    if member in ModelAdapter.__annotations__:
+        return value is not None
+    return callable(value) and getattr(value, "__func__", value) is not vars(ModelAdapter)[member]  # inherited: a stub
 
 
 def _short(kind: Any) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.base import Unit
+from targets.errors import ConfigError
 
 LAYERS = (nn.Conv2d, nn.Linear)
 
@@ -19,12 +20,19 @@ def trace_units(model: nn.Module, sample: Tensor, dense: Collection[str] = ()) -
         model: network, run once in eval mode and left in the mode that it was in.
         sample: [1, …] what it is run on.
         dense: names of the layers that stay dense.
+
+    Raises:
+        ConfigError: a layer that is not among them runs more than once, and would be several in a file.
     """
     names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, LAYERS)}
     units: dict[str, Unit] = {}
 
     def watch(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         name = names[module]
+        if name in units and name not in dense:
+            raise ConfigError(
+                f"{name} runs more than once a sample. Give every use of it a module of its own, or name it in `dense`."
+            )
         kind = "conv" if isinstance(module, nn.Conv2d) else "linear"
         shape = tuple(module.get_parameter("weight").shape)
         group = _latency_group(module, inputs[0])

@@ -196,7 +196,7 @@ def _when_missed(run: Run) -> list[NextStep]:
 def _when_inconclusive(run: Run) -> NextStep:
     certificate = run.certificate
     asked, noise, governor = certificate.requested_speedup, certificate.noise_floor, certificate.host.get("governor")
-    said = "Stop other work, pin the threads to physical cores, and take more rounds."
+    said = "Stop other work and pin the threads to physical cores; without --certify-budget more is measured."
     if noise is not None:
         said += f" The baseline differs from itself by up to {percent(noise)}."
     if asked is not None and holds_request(run):

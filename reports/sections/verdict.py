@@ -160,7 +160,7 @@ def _warnings(certificate: Certificate) -> list[Notice]:
             Notice(
                 "warning",
                 "Disturbed all the time",
-                "Most rounds were disturbed, so that all of them count: the speedup may be larger than it looks. "
+                "Hardly a round was undisturbed, so that all of them count: the speedup may be larger than it looks. "
                 "Certify again when the machine is quieter or, as root, with --precedence.",
             )
         )

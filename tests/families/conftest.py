@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.export import PlanPatcher, export_onnx
-from pipeline.families.ranges import measure_ranges
+from pipeline.families.ranges import largest_weight, measure_ranges
 from pipeline.families.registry import units_of
 from pipeline.models.base import Unit
 from pipeline.models.resnet import Bottleneck, CifarResNet, ImageNetResNet, residual_widths
 from pipeline.models.tracing import trace_units
+from targets.host import isa_features
 
 BATCH = 4
+LARGEST = largest_weight(isa_features())
+"""Steps of a weight that this CPU multiplies without overflow."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Exported:
 
     def patcher(self) -> PlanPatcher:
         layers = [layer.name for unit in self.units for layer in unit.layers]
-        return PlanPatcher(self.path, self.units, measure_ranges(self.path, layers, [{"input": self.inputs}], 127))
+        return PlanPatcher(self.path, self.units, measure_ranges(self.path, layers, [{"input": self.inputs}], LARGEST))
 
 
 def _exported(network: nn.Module, size: int, last: str, folder: Path) -> Exported:

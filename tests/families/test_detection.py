@@ -13,6 +13,7 @@ from pipeline.models.detection import YoloAdapter
 from pipeline.models.inference import torch_predict
 from pipeline.models.yolov5 import SIZES, YoloV5
 from targets.levels import Level
+from tests.families.conftest import LARGEST
 
 ADAPTER = YoloAdapter(SIZES["yolov5:n"])
 
@@ -60,7 +61,7 @@ def test_hidden_channels_that_are_removed_give_what_zeros_give(detector, tmp_pat
 def test_every_layer_runs_in_int8(detector, tmp_path):
     _, units, path, images = detector
     layers = [layer.name for unit in units for layer in unit.layers]
-    ranges = measure_ranges(path, layers, [ADAPTER.feeds(images)], 127)
+    ranges = measure_ranges(path, layers, [ADAPTER.feeds(images)], LARGEST)
     plan = {unit.name: Level(precision="int8") for unit in units}
     PlanPatcher(path, units, ranges).write(plan, tmp_path / "int8.onnx")
     dense, found = run(path, images), run(tmp_path / "int8.onnx", images)

@@ -17,6 +17,7 @@ from pipeline.models.inference import torch_predict
 from pipeline.models.language import SentenceEmbedding
 from pipeline.models.pretrained import find_pretrained
 from targets.levels import Level
+from tests.families.conftest import LARGEST
 from tests.pretrained import save_model
 
 BATCH, LENGTH = 2, 16
@@ -66,7 +67,7 @@ def test_half_the_heads_and_neurons_are_gone_and_give_what_zeros_give(encoder, t
 def test_every_layer_runs_in_int8(encoder, tmp_path):
     _, units, path, samples, adapter = encoder
     feeds = adapter.feeds(samples)
-    ranges = measure_ranges(path, [layer.name for unit in units for layer in unit.layers], [feeds], 127)
+    ranges = measure_ranges(path, [layer.name for unit in units for layer in unit.layers], [feeds], LARGEST)
     plan = {unit.name: Level("channel", 0.5, "int8") for unit in units}
     PlanPatcher(path, units, ranges).write(plan, tmp_path / "mixed.onnx")
     plan = {unit.name: Level(precision="int8") for unit in units}

@@ -11,7 +11,7 @@ from pipeline.families.int8 import InputQuantisers, LayerRanges, Range, Ranges, 
 from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
 from targets.errors import ConfigError
 from targets.levels import Level
-from tests.families.conftest import Exported
+from tests.families.conftest import LARGEST, Exported
 
 INT8 = Level(precision="int8")
 
@@ -55,7 +55,7 @@ def test_zero_is_a_step_of_every_range() -> None:
 
 
 def test_ranges_hold_every_value_and_survive_their_file(resnet: Exported) -> None:
-    ranges = measure_ranges(resnet.path, layers_of(resnet), [{"input": resnet.inputs}], 127)
+    ranges = measure_ranges(resnet.path, layers_of(resnet), [{"input": resnet.inputs}], LARGEST)
     assert ranges.layers["conv1"].input == Range(float(resnet.inputs.min()), float(resnet.inputs.max()))
     assert ranges.layers["layer1.0.conv2"].input.low == 0  # behind a ReLU
     assert ranges.layers["layer1.0.conv2"].output.low < 0
@@ -64,7 +64,7 @@ def test_ranges_hold_every_value_and_survive_their_file(resnet: Exported) -> Non
 
 
 def test_torch_computes_what_the_file_computes(resnet: Exported, tmp_path) -> None:
-    ranges = measure_ranges(resnet.path, layers_of(resnet), [{"input": resnet.inputs}], 127)
+    ranges = measure_ranges(resnet.path, layers_of(resnet), [{"input": resnet.inputs}], LARGEST)
     resnet.patcher().write({unit.name: INT8 for unit in resnet.units}, tmp_path / "int8.onnx")
     onnx.checker.check_model(onnx.load(tmp_path / "int8.onnx"), full_check=True)
     network = copy.deepcopy(resnet.network)
@@ -114,6 +114,6 @@ def test_constant_activations_are_refused_with_a_way_out(resnet: Exported, tmp_p
     from pipeline.export import PlanPatcher
 
     blank = {"input": np.zeros_like(resnet.inputs)}
-    ranges = measure_ranges(resnet.path, layers_of(resnet), [blank], 127)
+    ranges = measure_ranges(resnet.path, layers_of(resnet), [blank], LARGEST)
     with pytest.raises(ConfigError, match=r"conv1 constant[\s\S]*--families channel"):
         PlanPatcher(resnet.path, resnet.units, ranges).write({"conv1": INT8}, tmp_path / "int8.onnx")

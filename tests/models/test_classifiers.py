@@ -11,6 +11,7 @@ from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.models.resnet import VARIANTS
 from pipeline.models.tracing import trace_units
+from targets.errors import ConfigError
 from tests.models.splits import stripes
 
 
@@ -70,6 +71,20 @@ def test_tracing_follows_execution_and_not_definition_and_restores_the_mode():
     assert [unit.latency_group for unit in units] == ["conv:4x6x1-3x2/2@5x7", "linear:6x2@9"]
     assert model.training
     assert not model.first._forward_pre_hooks
+
+
+def test_a_layer_that_runs_twice_is_refused_unless_it_stays_dense():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shared = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.shared(self.shared(x))
+
+    with pytest.raises(ConfigError, match="shared runs more than once a sample"):
+        trace_units(Shared(), torch.zeros(1, 3))
+    assert [unit.prunable for unit in trace_units(Shared(), torch.zeros(1, 3), dense=("shared",))] == [False]
 
 
 def test_blocks_are_the_residual_blocks():

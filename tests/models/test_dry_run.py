@@ -56,6 +56,7 @@ def first_width() -> Block:
         ({"feeds": lambda samples: {"x": samples.astype(np.float64)}}, r"feeds\(\) gives float64 for x"),
         ({"feeds": lambda samples: {"x": samples[:, :, :4, :4], "y": samples}}, "the network fails on 2 training"),
         ({"widths": lambda _: [with_count(5)]}, "reads [0-9]+ channels, not 5 groups of 1"),
+        ({"widths": lambda _: [written_by("linear")]}, "linear writes [0-9]+ channels, not [0-9]+ groups of 1"),
     ],
 )
 def test_what_does_not_is_named(changes: dict[str, Any], words: str) -> None:
@@ -66,6 +67,22 @@ def test_what_does_not_is_named(changes: dict[str, Any], words: str) -> None:
 def with_count(count: int) -> Block:
     block = first_width()
     return replace(block, cuts=(replace(block.cuts[0], count=count),))
+
+
+def written_by(layer: str) -> Block:
+    block = first_width()
+    return replace(block, cuts=(replace(block.cuts[0], producers=(layer,)),))
+
+
+def test_a_width_of_grouped_convolutions_is_refused() -> None:
+    network = dense_network()
+    cut = first_width().cuts[0]
+    parent, _, name = cut.producers[0].rpartition(".")
+    module = network.get_submodule(cut.producers[0])
+    grouped = nn.Conv2d(module.in_channels, module.out_channels, 3, module.stride, padding=1, groups=2, bias=False)
+    setattr(network.get_submodule(parent), name, grouped)
+    with pytest.raises(ConfigError, match=r"conv1: a grouped convolution"):
+        try_out(adapter(), network, SAMPLES)
 
 
 @pytest.mark.parametrize(
@@ -100,3 +117,17 @@ def test_data_that_lack_something_are_refused_by_its_name() -> None:
 
     with pytest.raises(ConfigError, match=r"Own, its test data, lacks .*preprocessing.*inputs.*truth.*ArraySplit"):
         check_data(adapter(), Splits("own", whole.train, cast(Split, Own())))
+
+
+def test_what_data_inherit_from_the_protocol_is_missing() -> None:
+    whole = load_splits(None)
+
+    class Own(Split):
+        classes, input_shape, preprocessing = (), (1, 8, 8), None
+        labels = strata = np.zeros(3)
+
+        def __len__(self) -> int:
+            return 3
+
+    with pytest.raises(ConfigError, match=r"Own, its test data, lacks inputs, batch, digest, draw, truth"):
+        check_data(adapter(), Splits("own", whole.train, Own()))  # type: ignore[abstract]

@@ -9,6 +9,7 @@ from pipeline.models.registry import get_adapter
 from targets.errors import ConfigError
 
 COMPLETE = """
+from pipeline.models.base import ModelAdapter
 from pipeline.models.classifiers import ResNetAdapter
 from pipeline.models.resnet import VARIANTS
 
@@ -27,6 +28,15 @@ class Partial(ResNetAdapter):
 
 def partial():
     return Partial(VARIANTS["resnet:digits"])
+
+
+class Bare(ModelAdapter):
+    def calibration_loss(self, outputs, dense):
+        return outputs
+
+
+def bare():
+    return Bare()
 
 
 def broken():
@@ -62,6 +72,15 @@ def test_what_an_adapter_lacks_is_named_with_what_it_must_return(module):
     assert "evaluate(predict, data) → Score" in lacking[2]
     assert "docs/your-model.md" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_what_an_adapter_inherits_from_the_protocol_is_missing(module):
+    with pytest.raises(ConfigError) as caught:
+        get_adapter(f"{module}:bare")
+    said = str(caught.value)
+    assert "load_data(" in said
+    assert "training_loss(" in said
+    assert "calibration_loss(" not in said
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from profilers.measure import Measurement
-from profilers.statistics import Process, by_process, counted, rounds, speedup_interval, undisturbed_rounds
+from profilers.statistics import Process, by_process, counted, speedup_interval, undisturbed_rounds
 
 
 def processes(
@@ -146,8 +146,8 @@ def test_a_few_undisturbed_rounds_do_not_speak_for_a_machine_that_is_disturbed_m
     def process(near: int) -> Measurement:
         return measurement(np.ones(40), np.full(40, 2.0), np.where(np.arange(40) < near, NEAR_S, FAR_S))
 
-    few, is_disturbed = counted([process(4)] * 4)
-    assert (rounds(few), is_disturbed) == (4 * 40, True)
-    many, is_disturbed = counted([process(20)] * 4)
-    assert (rounds(many), is_disturbed) == (4 * 20, False)
+    every, is_disturbed = counted([process(4)] * 4)
+    assert ([len(samples_s) for ((samples_s, _),) in every], is_disturbed) == ([40] * 4, True)
+    quiet, is_disturbed = counted([process(20)] * 4)
+    assert ([len(samples_s) for ((samples_s, _),) in quiet], is_disturbed) == ([20] * 4, False)
     assert counted([process(20), process(0)], fewest=2)[1]
