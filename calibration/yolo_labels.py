@@ -9,7 +9,7 @@ from calibration.annotations import LAYOUTS, AnnotatedImage, Annotations, boxes_
 from calibration.decoding import SUFFIXES, upright_size
 from calibration.errors import DataError
 from calibration.sources import Source
-from calibration.yolo_layout import find_layout
+from calibration.yolo_layout import Images, find_layout
 
 
 def find_labels(members: Sequence[str]) -> list[str]:
@@ -31,7 +31,7 @@ def read_yolo_labels(source: Source, members: Sequence[str]) -> tuple[Annotation
         DataError: a split is missing, labels are of no image, or a line makes no sense.
     """
     layout = find_layout(source, members)
-    read = [_read_split(source, members, folders, layout.names) for folders in (layout.train, layout.val)]
+    read = [_read_split(source, members, place, layout.names) for place in (layout.train, layout.val)]
     if both := {image.member for image in read[0]} & {image.member for image in read[1]}:
         raise DataError(
             f"{source.root}: {len(both)} images are in train and in val, such as {min(both)}. "
@@ -44,17 +44,17 @@ def read_yolo_labels(source: Source, members: Sequence[str]) -> tuple[Annotation
 
 
 def _read_split(
-    source: Source, members: Sequence[str], folders: Sequence[str], names: Sequence[str] | None
+    source: Source, members: Sequence[str], place: Images, names: Sequence[str] | None
 ) -> list[AnnotatedImage]:
-    inside = [member for member in members if member.startswith(tuple(folders))]
-    files = [member for member in inside if member.lower().endswith(SUFFIXES)]
+    files = [member for member in members if member in place and member.lower().endswith(SUFFIXES)]
     if not files:
-        raise DataError(f"{source.root}: {', '.join(folders)} has no images ({', '.join(SUFFIXES)}). {LAYOUTS}")
+        raise DataError(f"{source.root}: {place} has no images ({', '.join(SUFFIXES)}). {LAYOUTS}")
     labels = {_label_of(file) for file in files}
-    label_folders = tuple(_label_of(folder + "x").removesuffix("x.txt") for folder in folders)
-    texts = (m for m in members if m.startswith(label_folders) and m.endswith(".txt"))
+    label_folders = tuple(_label_of(folder + "x").removesuffix("x.txt") for folder in place.folders)
+    texts = (m for m in members if m in labels or (m.startswith(label_folders) and m.endswith(".txt")))
     present = [text for text in texts if PurePosixPath(text).name != "classes.txt"]  # some tools write the names there
-    require_images(source.root, [label for label in present if label not in labels], ", ".join(label_folders))
+    where = ", ".join(label_folders) or str(place)
+    require_images(source.root, [label for label in present if label not in labels], where)
 
     def read(file: str) -> AnnotatedImage:
         rows = _rows(source, _label_of(file), names) if _label_of(file) in existing else []
@@ -63,7 +63,7 @@ def _read_split(
     existing = frozenset(present)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         images = list(pool.map(read, files))
-    require_objects(source.root, images, ", ".join(label_folders))
+    require_objects(source.root, images, where)
     return images
 
 

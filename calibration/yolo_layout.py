@@ -1,6 +1,6 @@
 """Where a data set in YOLO's layout keeps its images: what data.yaml says, or the usual folders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,17 +15,36 @@ _VALIDATION = ("val", "valid", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
+class Images:
+    """Where a split's images are.
+
+    Args:
+        folders: with a slash behind them.
+        files: that are listed one by one.
+    """
+
+    folders: tuple[str, ...]
+    files: frozenset[str] = frozenset()
+
+    def __contains__(self, member: str) -> bool:
+        return member in self.files or member.startswith(self.folders)
+
+    def __str__(self) -> str:
+        return ", ".join(self.folders) or f"the list of {len(self.files)} files"
+
+
+@dataclass(frozen=True, slots=True)
 class YoloLayout:
     """Where a data set's images are, and what its classes are called.
 
     Args:
-        train: folders of images to train on, with a slash behind them.
+        train: images to train on.
         val: the same for evaluation.
         names: of the classes in their order; None where nothing says them.
     """
 
-    train: tuple[str, ...]
-    val: tuple[str, ...]
+    train: Images
+    val: Images
     names: tuple[str, ...] | None
 
 
@@ -47,7 +66,7 @@ def find_layout(source: Source, members: Sequence[str]) -> YoloLayout:
         train, val = _usual_folders(members, ("train",)), _usual_folders(members, _VALIDATION)
         if not (train and val):
             raise DataError(f"{source.root} has labels, but not images/train and images/val. {LAYOUTS}")
-        return YoloLayout(train, val, None)
+        return YoloLayout(Images(train), Images(val), None)
     try:
         content = yaml.safe_load(source.read(named[0]))
         names = content["names"]
@@ -56,12 +75,44 @@ def find_layout(source: Source, members: Sequence[str]) -> YoloLayout:
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{source.root}: {named[0]} does not describe a data set ({type(error).__name__}: {error}). It needs "
-            "train, val (folders of images) and names (of the classes, in order)"
+            "train, val (folders of images, or text files that list them) and names (of the classes, in order)"
         ) from None
-    train, val = (
-        tuple(_folder(source, members, named[0], root, entry) for entry in folders) for folders in (train, val)
+    places = [_images(source, members, named[0], root, entries) for entries in (train, val)]
+    return YoloLayout(*places, _names(source, named[0], names))
+
+
+def _images(source: Source, members: Sequence[str], file: str, root: PurePosixPath, entries: Sequence[str]) -> Images:
+    """What the entries of a YAML file stand for."""
+    lists = [entry for entry in entries if entry.endswith(".txt")]
+    there = frozenset(members) if lists else frozenset()
+    return Images(
+        tuple(_folder(source, members, file, root, entry) for entry in entries if entry not in lists),
+        frozenset(image for entry in lists for image in _listed(source, there, file, root, entry)),
     )
-    return YoloLayout(train, val, _names(source, named[0], names))
+
+
+def _listed(source: Source, members: frozenset[str], file: str, root: PurePosixPath, entry: str) -> Iterator[str]:
+    """The images of a text file, a path a line."""
+    name = _found(members, entry, root, PurePosixPath(file).parent)
+    if name is None:
+        raise DataError(f"{source.root}: {file} names the list {entry}, which is not there")
+    for line in filter(None, map(str.strip, source.read(name).decode(errors="replace").splitlines())):
+        image = _found(members, line, root, PurePosixPath(name).parent)
+        if image is None:
+            raise DataError(f"{source.root}: {name} lists {line}, which is not there. Take it out or add the image")
+        yield image
+
+
+def _found(members: frozenset[str], path: str, *bases: PurePosixPath) -> str | None:
+    """The member that a path means, written as it may be on another machine: relative to a base, or only its end."""
+    inside = _inside(PurePosixPath(path))
+    places = [[*_inside(base), *inside] for base in bases] + [inside[start:] for start in range(len(inside))]
+    return next((place for place in map("/".join, places) if place in members), None)
+
+
+def _inside(path: PurePosixPath) -> list[str]:
+    """The parts of a path but for those that lead out of the data."""
+    return [part for part in path.parts if part not in ("..", "/")]
 
 
 def _strings(entry: Any) -> tuple[str, ...]:
@@ -82,8 +133,7 @@ def _folder(source: Source, members: Sequence[str], file: str, root: PurePosixPa
     Such files are written on other machines: what leads out of the data is left away.
     """
     for place in (root / entry, PurePosixPath(file).parent / entry):
-        inside = [part for part in place.parts if part not in ("..", "/")]
-        folder = "".join(f"{part}/" for part in inside)
+        folder = "".join(f"{part}/" for part in _inside(place))
         if any(member.startswith(folder) for member in members):
             return folder
     raise DataError(f"{source.root}: {file} names the folder {entry}, which is not there. Correct it or add the images")

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,7 @@ from pipeline.workers import Workers
 from profilers.latency_table import LatencyTable, TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import GAINS_FROM, Capability, RuntimeCapability
+from targets.environments import MANAGED
 from targets.errors import ArtifactError, ConfigError, SpeedupError
 from targets.host import HostFingerprint
 from targets.levels import Level
@@ -101,8 +103,7 @@ class Run:
                 f"{self.config.speedup:g}x is unreachable on {self.capability.name} with "
                 f"{', '.join(self.families) or 'no family of levels'}: next to dense the probe ran "
                 f"{promised(self.capability)}{_failed(self.capability)}.\n"
-                "Choose a runtime that gains more (`pipeline runtimes install deepsparse`, then --runtime deepsparse), "
-                "or look at `pipeline probe`."
+                f"{_ways_out(self.capability, self.families, self.bench.device.runtimes())}"
             )
 
     def require_levels(self) -> None:
@@ -364,6 +365,18 @@ def promised(capability: RuntimeCapability) -> str:
     }
     said = [f"{promise:.2f}x {amounts[family]}" for family, promise in capability.promises.items()]
     return ", ".join(said) or "1.00x (no family of levels)"
+
+
+def _ways_out(capability: RuntimeCapability, asked: Collection[str], installed: Sequence[RuntimeInfo]) -> str:
+    """What to try where the families asked for gain nothing on a runtime."""
+    left = [family for family in capability.gaining if family not in asked]
+    ways = [f"--families {','.join(left)}, from which it gains"] if left else []
+    others = [info for info in installed if info.name != capability.name and info.families]
+    ways += [f"--runtime {info.name} ({', '.join(info.families)})" for info in others]
+    missing = MANAGED.keys() - {info.name for info in installed}
+    ways += [f"`pipeline runtimes install {name}`, then --runtime {name}" for name in sorted(missing)]
+    advice = f"Try {', or '.join(ways)}. " if ways else ""
+    return f"{advice}`pipeline probe` shows what each runtime gains."
 
 
 def _failed(capability: RuntimeCapability) -> str:

@@ -198,13 +198,24 @@ YOLO_FAULTS = {
         lambda root: (root / "data.yaml").write_text("train: images/train\nval: images/valid\nnames: [cat, dog]"),
         r"data\.yaml names the folder images/valid, which is not there",
     ),
+    "no list": (
+        lambda root: (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [cat, dog]"),
+        r"data\.yaml names the list train\.txt, which is not there",
+    ),
+    "listed image missing": (
+        lambda root: (
+            (root / "train.txt").write_text("images/train/000.png\nimages/train/999.png\n"),
+            (root / "data.yaml").write_text("train: train.txt\nval: images/val\nnames: [cat, dog]"),
+        ),
+        r"train\.txt lists images/train/999\.png, which is not there",
+    ),
     "same folder": (
         lambda root: (root / "data.yaml").write_text("train: images/val\nval: images/val\nnames: [cat, dog]"),
         r"4 images are in train and in val, such as images/val/000\.png",
     ),
     "no names": (
         lambda root: (root / "data.yaml").write_text("train: images/train\nval: images/val"),
-        r"data\.yaml does not describe a data set .*names.* needs train, val \(folders of images\) and names",
+        r"data\.yaml does not describe a data set .*names.* needs train, val \(folders of images.*\) and names",
     ),
     "gap in names": (
         lambda root: (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: {0: cat, 2: dog}"),
@@ -250,3 +261,15 @@ def test_cocos_own_annotations_are_read():
     assert (len(splits.train), len(splits.test), len(splits.train.classes)) == (64, 32, 80)
     assert [int((s.labels[..., 0] >= 0).sum()) for s in (splits.train, splits.test)] == [510, 207]
     assert [int((s.crowds[..., 0] >= 0).sum()) for s in (splits.train, splits.test)] == [5, 3]
+
+
+def test_images_may_be_listed_one_by_one_as_in_cocos_own_data(tmp_path):
+    root = write_yolo(tmp_path / "pets")
+    (root / "lists").mkdir()
+    (root / "lists" / "train.txt").write_text("./images/train/000.png\n/home/somebody/pets/images/train/002.png\n\n")
+    (root / "val.txt").write_text("images/val/001.png\r\nimages/val/003.png\r\nimages/val/000.png\r\n")
+    (root / "labels" / "val" / "000.txt").unlink()
+    (root / "data.yaml").write_text("train: lists/train.txt\nval: val.txt\nnames: [cat, dog]\n")
+    splits = detection_splits(zipped(root), 160)
+    assert (len(splits.train), len(splits.test)) == (2, 3)
+    assert [int(boxes[0, 0]) for boxes in splits.test.labels] == [-1, 1, 1]
