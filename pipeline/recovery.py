@@ -20,7 +20,7 @@ from pipeline.training.correction import CorrectionSettings, PassRecord, match_o
 from pipeline.training.gradual import GradualSettings
 from pipeline.training.layerwise import correct_layers
 from pipeline.training.masks import nonzero_masks
-from targets.levels import Level
+from targets.levels import DENSE, Level
 
 CORRECTED, CORRECTION = "corrected.safetensors", "correction.json"
 CHECKPOINT, TRAINING = "checkpoint.safetensors", "training.json"
@@ -62,7 +62,8 @@ def corrected_network(
     recipe = run.adapter.recipe
     batches = run.calibration_samples.batches(recipe.training_batch)
     if run.config.layer_correction != "none":
-        _correct_layers(run, network, list(compressed_layers(run, plan)), batches)
+        changed = [layer for layer, level in layer_levels(run.units, plan).items() if level != DENSE]
+        _correct_layers(run, network, changed, batches)
     reestimate_batch_norm(network, batches)
     record: dict[str, Any] = {
         "layers": run.config.layer_correction,
