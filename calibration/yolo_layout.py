@@ -77,8 +77,8 @@ def find_layout(source: Source, members: Sequence[str]) -> YoloLayout:
             f"{source.root}: {named[0]} does not describe a data set ({type(error).__name__}: {error}). It needs "
             "train, val (folders of images, or text files that list them) and names (of the classes, in order)"
         ) from None
-    places = [_images(source, members, named[0], root, entries) for entries in (train, val)]
-    return YoloLayout(*places, _names(source, named[0], names))
+    train_images, val_images = (_images(source, members, named[0], root, entries) for entries in (train, val))
+    return YoloLayout(train_images, val_images, _names(source, named[0], names))
 
 
 def _images(source: Source, members: Sequence[str], file: str, root: PurePosixPath, entries: Sequence[str]) -> Images:

@@ -32,7 +32,7 @@ from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from
 from pipeline.families.registry import all_levels, levels_of, units_of
 from pipeline.launcher import find_launcher
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
-from pipeline.models.dry_run import check_data, try_out
+from pipeline.models.dry_run import check_data, try_out, try_training
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
@@ -290,7 +290,10 @@ class Run:
                 f"The data '{self.splits.name}' has {len(self.calibration.indices)} training samples; calibration "
                 f"needs at least {FEWEST_SAMPLES}. Give more --data."
             )
-        try_out(self.adapter, self.dense, self.splits.train.inputs(np.arange(min(2, len(self.splits.train)))))
+        few = np.arange(min(2, len(self.splits.train)))
+        try_out(self.adapter, self.dense, self.splits.train.inputs(few))
+        if self.config.epochs:
+            try_training(self.adapter, self.dense, self.splits.train.batch(few, np.random.default_rng(0)))
         if self.config.ship_sample:
             scorer_of(self.adapter.task)
         if self.config.launcher:

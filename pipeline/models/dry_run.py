@@ -1,6 +1,7 @@
 """Does what an adapter gives fit together? Tried on two samples, before hours of work rest on it."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calibration.datasets import Split, Splits
+from calibration.datasets import Batch, Split, Splits
 from pipeline.models.base import Block, ModelAdapter, Unit
 from targets.errors import ConfigError, UserError
 
@@ -65,6 +66,28 @@ def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) ->
             raise _wrong(adapter, f"widths(), block {block.name}: {problem}")
 
 
+def try_training(adapter: ModelAdapter, network: nn.Module, batch: Batch) -> None:
+    """Run what an adapter trains with on a few samples.
+
+    Args:
+        network: that it loaded.
+        batch: of its training split.
+
+    Raises:
+        ConfigError: as `try_out`.
+    """
+    labels = torch.from_numpy(batch.labels)
+    outputs = _outputs(adapter, network, torch.from_numpy(batch.inputs))
+    loss = _called(adapter, "training_loss() fails", adapter.training_loss, outputs, outputs, labels)
+    if not isinstance(loss, Tensor) or loss.shape != () or not torch.isfinite(loss):
+        found = f"the shape {list(loss.shape)}" if isinstance(loss, Tensor) and loss.shape else f"{loss}"
+        raise _wrong(adapter, f"training_loss() gives {found}: it must be one finite number")
+    score = _called(adapter, "training_score() fails", adapter.training_score, outputs, labels)
+    if not isinstance(score, Tensor) or score.ndim != 1:
+        found = f"the shape {list(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
+        raise _wrong(adapter, f"training_score() gives {found} for {len(labels)} labels: [n]")
+
+
 def _check_deployed(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) -> None:
     deployed = adapter.deployed(network).eval()
     if deployed is not network and getattr(deployed, "network", None) is not network:
@@ -79,19 +102,21 @@ def _check_deployed(adapter: ModelAdapter, network: nn.Module, samples: NDArray[
 
 def _outputs(adapter: ModelAdapter, network: nn.Module, *inputs: Tensor) -> Tensor:
     count = len(inputs[0])
-    try:
-        with torch.no_grad():
-            outputs = network(*inputs)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the user's network raises
-        raise _wrong(
-            adapter, f"the network fails on {count} training samples: {type(error).__name__}: {error}"
-        ) from error
+    outputs = _called(adapter, f"the network fails on {count} training samples", network, *inputs)
     if not isinstance(outputs, Tensor) or outputs.shape[:1] != inputs[0].shape[:1]:
         found = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise _wrong(adapter, f"the network gives {found} for {count} samples: it must be one tensor [n, …]")
     return outputs
+
+
+def _called(adapter: ModelAdapter, failing: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        with torch.no_grad():
+            return function(*arguments)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise _wrong(adapter, f"{failing}: {type(error).__name__}: {error}") from error
 
 
 def _problem(block: Block, units: dict[str, Unit], modules: dict[str, nn.Module]) -> str | None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from calibration.datasets import Split, Splits, load_splits
 from pipeline.models.base import Block, Cut
-from pipeline.models.dry_run import check_data, try_out
+from pipeline.models.dry_run import check_data, try_out, try_training
 from targets.errors import ConfigError
 from tests.training.networks import ADAPTER, DATA, dense_network
 
@@ -62,6 +62,29 @@ def first_width() -> Block:
 def test_what_does_not_is_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         try_out(adapter(**changes), dense_network(), SAMPLES)
+
+
+def failing(*_: Any) -> torch.Tensor:
+    raise IndexError("no such class")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"training_loss": failing}, r"training_loss\(\) fails: IndexError: no such class"),
+        ({"training_loss": lambda outputs, *_: outputs}, r"training_loss\(\) gives the shape .*one finite number"),
+        ({"training_loss": lambda outputs, *_: outputs.sum() * np.nan}, r"gives nan: it must be one finite number"),
+        ({"training_score": failing}, r"training_score\(\) fails: IndexError"),
+        ({"training_score": lambda outputs, _: outputs}, r"training_score\(\) gives the shape .* for 2 labels: \[n\]"),
+        ({"training_score": lambda *_: 1.0}, r"training_score\(\) gives float for 2 labels"),
+    ],
+)
+def test_what_training_would_stumble_over_is_named(changes: dict[str, Any], words: str) -> None:
+    batch = DATA.train.batch(np.arange(2), np.random.default_rng(0))
+    right = {name: getattr(ADAPTER, name) for name in ("training_loss", "training_score")}
+    try_training(adapter(**right), dense_network(), batch)
+    with pytest.raises(ConfigError, match=words):
+        try_training(adapter(**right | changes), dense_network(), batch)
 
 
 def with_count(count: int) -> Block:
