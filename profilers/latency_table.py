@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from targets.errors import ArtifactError
 from targets.levels import DENSE, Level
 
-SCHEMA = 2
+SCHEMA = 1
 LEAST_SHARE = 1e-3
 """Of the dense network's time: less is not believed of any plan, whatever a few noisy measurements add up to."""
 
@@ -200,7 +200,7 @@ def _plan_measurement(row: Mapping[str, Any]) -> PlanMeasurement:
         row["kind"],
         tuple(row["samples_s"]),
         tuple(row["reference_s"]),
-        row["noise"],
+        row.get("noise", 0.0),
     )
 
 

@@ -117,8 +117,8 @@ def test_a_broken_table_is_refused_by_name(tmp_path: Path, damage: str) -> None:
 def test_a_table_of_a_newer_version_says_so(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     measured_table(noise=0.0, count=5).save(path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
-    with pytest.raises(ArtifactError, match="schema 99"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 2}))
+    with pytest.raises(ArtifactError, match="schema 2"):
         LatencyTable.load(path)
 
 
