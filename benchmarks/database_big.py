@@ -28,7 +28,7 @@ from calibration.statistics import collect_statistics
 from pipeline.compression.database import build_database
 from pipeline.config import RunConfig
 from pipeline.context import Run
-from pipeline.run_folder import peak_bytes
+from profilers.machine import peak_rss_bytes
 
 NAME = "database_big"
 COMMAND = "python -m benchmarks.database_big"
@@ -95,7 +95,7 @@ def facts(run: Run, record: dict[str, Any], samples: int, shapes: int | None) ->
             "units_in_all": len(units),
             "cpu_s": record["statistics_cpu_s"] + sum(row["count"] * row["cpu_s"] for row in done),
             "bytes": sum(row["count"] * row["bytes"] for row in done),
-            "peak_bytes": peak_bytes(),
+            "peak_bytes": peak_rss_bytes(),
         }
         record["wall_s_on_two_cores"] = record["cpu_s"] / 2
         yield
@@ -111,7 +111,7 @@ def whole(run: Run) -> dict[str, float]:
     with counted() as cpu:
         database = build_database(units, run.dense.state_dict(), statistics, run.levels, folder, solver=SOLVER)
     wall_s = time.perf_counter() - start
-    return {"wall_s": wall_s, "cpu_s": cpu["s"], "bytes": database.bytes_on_disk, "peak_bytes": peak_bytes()}
+    return {"wall_s": wall_s, "cpu_s": cpu["s"], "bytes": database.bytes_on_disk, "peak_bytes": peak_rss_bytes()}
 
 
 def _batches(run: Run) -> Any:

@@ -4,15 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from profilers.machine import peak_rss_bytes
 from targets.errors import ArtifactError, ConfigError
 
 SCHEMA = 1
@@ -115,7 +114,7 @@ class RunFolder:
         record = read_json(self.record)
         record["stages"][name] = key
         record["stage_seconds"][name] = time.perf_counter() - start
-        record.setdefault("stage_peak_bytes", {})[name] = peak_bytes()
+        record.setdefault("stage_peak_bytes", {})[name] = peak_rss_bytes()
         write_json(self.record, record)
         return True
 
@@ -141,12 +140,6 @@ class RunFolder:
         record = read_json(self.record)
         record["stages"].pop(name, None)
         write_json(self.record, record)
-
-
-def peak_bytes() -> int:
-    """Most memory that this process has held so far, libraries included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB
 
 
 class Log:

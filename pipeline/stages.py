@@ -43,7 +43,7 @@ from pipeline.provenance.sbom import write_sbom
 from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.recovery import CHECKPOINT, CORRECTED, CORRECTION, TRAINING, finish_network, in_int8
-from pipeline.run_folder import digest, file_digest, peak_bytes, read_json, write_json
+from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from pipeline.serving.describe import describe_serving
@@ -51,6 +51,7 @@ from pipeline.serving.record import CLASSIFICATIONS
 from pipeline.serving.record import NAME as SERVING
 from pipeline.verifying.sample import SAMPLE, write_sample
 from profilers.latency_table import Choice, LatencyTable
+from profilers.machine import peak_rss_bytes
 from profilers.probe import Capability
 from profilers.profile import PlanCounts, cheapest, enough_plans, profile
 from reports.records import EnvelopeFile
@@ -205,7 +206,7 @@ def database_stage(run: Run) -> None:
         run.folder.forget("database")
     run.folder.stage("database", database_key(run), [folder.name], work)
     kept = sum(path.stat().st_size for path in folder.iterdir())
-    memory = f"at most {peak_bytes() / 1e9:.2f} GB of memory"
+    memory = f"at most {peak_rss_bytes() / 1e9:.2f} GB of memory"
     run.reporter.say(f"{len(layers)} layers, {kept / 1e6:.1f} MB on disk; {memory}")
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import glob
 import os
+import resource
+import sys
 from typing import Any, Dict, List, Optional, Sequence
 
 State = Dict[str, Any]
@@ -121,3 +123,13 @@ def _read(path: str) -> Optional[str]:
             return file.read().strip() or None
     except (OSError, ValueError):
         return None
+
+
+def peak_rss_bytes() -> int:
+    """Most memory that this process held; Linux's rusage counts what its parent held before it started this one."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak  # Linux counts in KiB

@@ -39,7 +39,6 @@ import io
 import json
 import os
 import random
-import resource
 import sys
 import threading
 import time
@@ -49,7 +48,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from profilers.core_distance import NEAR, CoreDistance
-from profilers.machine import difference, read_state
+from profilers.machine import difference, peak_rss_bytes, read_state
 from profilers.waiting import most_waiting, waited_s
 
 UNTIMED_S, TIMED_S = 0.005, 0.010
@@ -89,15 +88,6 @@ def main() -> None:
     else:
         {"layers": layer_times, "infer": infer, "alone": alone, "support": support}[job["task"]](job, runtime, np, emit)
     emit({"event": "done", "peak_rss_bytes": peak_rss_bytes(), "versions": runtime.versions()})
-
-
-def peak_rss_bytes() -> int:
-    """Most memory that this process held; Linux's rusage counts what its parent held before it started this one."""
-    try:
-        with open("/proc/self/status") as status:
-            return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def take_precedence() -> None:
