@@ -141,10 +141,10 @@ def measure_speedup(
         if on_process:
             on_process(len(processes), protocol.most_processes)
         last = len(processes) >= (2 if time.monotonic() > end else protocol.most_processes)
-        if last or len(processes) >= protocol.processes:
+        is_enough = len(processes) >= protocol.processes
+        if last or (is_enough and _half_width(processes, protocol, bench.nearest.seconds) <= protocol.half_width):
             evidence = evidence_of(processes, protocol, bench.nearest.seconds)
-            if last or evidence.speedup.half_width <= protocol.half_width:
-                return replace(evidence, span_s=time.monotonic() - begun)
+            return replace(evidence, span_s=time.monotonic() - begun)
 
 
 def _process_samples(measured: Sequence[Measurement], stated_dense_s: float | None) -> ProcessSamples:
@@ -157,6 +157,18 @@ def _process_samples(measured: Sequence[Measurement], stated_dense_s: float | No
     return ProcessSamples(compressed, measured[1] if len(measured) > 1 else None)
 
 
+def _half_width(processes: Sequence[ProcessSamples], protocol: Protocol, nearest_s: float | None) -> float:
+    those_that_count, _ = _counted(processes, protocol, nearest_s)
+    return speedup_interval(those_that_count, confidence=protocol.confidence).half_width
+
+
+def _counted(
+    processes: Sequence[ProcessSamples], protocol: Protocol, nearest_s: float | None
+) -> tuple[list[Process], bool]:
+    fewest = max(2, min(protocol.processes, len(processes)) // 2)  # a budget allows for few
+    return counted([process.compressed for process in processes], nearest_s, fewest)
+
+
 def evidence_of(
     processes: Sequence[ProcessSamples], protocol: Protocol, nearest_s: float | None = None
 ) -> SpeedupEvidence:
@@ -166,8 +178,7 @@ def evidence_of(
         nearest_s: the shortest distance of the cores known, in seconds.
     """
     compressed = [process.compressed for process in processes]
-    fewest = max(2, min(protocol.processes, len(processes)) // 2)  # a budget allows for few
-    those_that_count, is_disturbed = counted(compressed, nearest_s, fewest)
+    those_that_count, is_disturbed = _counted(processes, protocol, nearest_s)
     null = [process.null for process in processes if process.null]
     quiet_null = [] if is_disturbed else by_process(null, True, nearest_s)
     return SpeedupEvidence(
