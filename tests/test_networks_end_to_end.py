@@ -19,7 +19,7 @@ pytestmark = [
 
 DATA = Path(os.environ.get("SPDY_DATA", "")).resolve()
 SETTINGS = (
-    *("--target", "auto", "--runtime", "openvino", "--families", "channel", "--speedup", 1.02, "--batch-size", 4),
+    *("--target", "auto", "--runtime", "openvino", "--families", "channel", "--batch-size", 4),
     *("--levels", 3, "--plans", 12, "--evaluations", 2, "--calibration-samples", 16, "--correction-passes", 1),
     *("--allocator", "spdy", "--no-compare", "--ship-sample", 32),
 )
@@ -59,7 +59,7 @@ def check_run(folder: Path, metric: str, least: float) -> dict[str, object]:
 
 def test_yolov5_on_photographs() -> None:
     network = ("--model", "yolov5:n", "--weights", DATA / "yolov5" / "yolov5n.pt", "--input-size", 256)
-    assert run("run", *network, "--data", DATA / "coco", *SETTINGS, "--out", "yolov5") in (0, 3, 6)
+    assert run("run", *network, "--data", DATA / "coco", *SETTINGS, "--speedup", 1.1, "--out", "yolov5") in (0, 3, 6)
     check_run(Path("yolov5"), "mAP@.5:.95", least=0.1)
 
 
@@ -70,5 +70,5 @@ def test_bert_on_sentence_pairs(minilm: Path) -> None:
         lines = (DATA / "stsb" / name).read_text().splitlines(keepends=True)
         (folder / name).write_text("".join(lines[:200]))
     network = ("--model", "bert:embedding", "--weights", minilm, "--input-size", 32)
-    assert run("run", *network, "--data", folder, *SETTINGS, "--out", "bert") in (0, 3, 6)
+    assert run("run", *network, "--data", folder, *SETTINGS, "--speedup", 1.4, "--out", "bert") in (0, 3, 6)
     check_run(Path("bert"), "Spearman", least=0.8)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timed
 
 QUICK = VerifyOptions(
     protocol=Protocol(
-        processes=2, most_processes=3, half_width=0.5, effort=Effort(1, 6, 0.5, patience_s=0.0, timeout_s=60)
+        processes=2, most_processes=16, half_width=0.5, effort=Effort(1, 6, 0.5, patience_s=0.0, timeout_s=60)
     )
 )
 UNMEASURED = replace(QUICK, measure=False)
