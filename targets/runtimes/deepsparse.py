@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
+from contextlib import suppress
+from functools import lru_cache
+from importlib import import_module, metadata, util
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+
+from .onnx_graph import read_input_types
 
 NAME = "deepsparse"
 FAMILIES: tuple[str, ...] = ("unstructured",)
@@ -32,12 +37,38 @@ def compile(
     """Compile an ONNX file; the batch size overrides the file's."""
     if precision != "fp32":
         raise ValueError(f"deepsparse computes fp32 models in fp32, not in {precision}")
-    os.environ["NM_DISABLE_ANALYTICS"] = "1"
     os.environ["NM_LOGGING_LEVEL"] = "error"
-    from deepsparse import Engine
+    return CompiledModel(_engine(model_path, batch_size, threads), model_path)
 
-    logging.getLogger("deepsparse").setLevel(logging.ERROR)
-    return CompiledModel(Engine(model_path, batch_size=batch_size, num_cores=threads))
+
+def _engine(model_path: str, batch_size: int, threads: int) -> Any:
+    """What deepsparse.Engine wraps, with its defaults."""
+    streams, schedule = 0, "single_stream"  # 0: as many as the schedule has
+    return _library()[0].deepsparse_engine(model_path, batch_size, threads, streams, schedule, None, None)
+
+
+@lru_cache
+def _library() -> tuple[Any, str]:
+    """The package's compiled library and the instruction set that it is for.
+
+    The package itself is left out: it imports pipelines, a model zoo's client, analytics and setuptools, which takes
+    four times as long as everything else that a worker does before it measures.
+    """
+    with suppress(ImportError):  # setuptools stands in for the distutils that Python still has
+        import_module("_distutils_hack").remove_shim()
+    spec = util.find_spec("deepsparse")
+    if spec is None:
+        raise ImportError("deepsparse is not installed")
+    others = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "deepsparse"}
+    sys.modules["deepsparse"] = util.module_from_spec(spec)
+    try:
+        from deepsparse.lib import AVX_TYPE, init_deepsparse_lib
+
+        return init_deepsparse_lib(), AVX_TYPE
+    finally:  # whoever imports the package after this gets the whole of it
+        for name in [name for name in sys.modules if name.split(".")[0] == "deepsparse"]:
+            del sys.modules[name]
+        sys.modules.update(others)
 
 
 def kernel_support(model_path: str, threads: int, batch_size: int) -> tuple[float, list[str]]:
@@ -46,21 +77,18 @@ def kernel_support(model_path: str, threads: int, batch_size: int) -> tuple[floa
     The engine names kinds of operations that it has for other settings; those that it never has it passes over.
     This must be the first thing that a process does with DeepSparse, which reads only once how much to log.
     """
-    os.environ["NM_DISABLE_ANALYTICS"] = "1"
     os.environ["NM_LOGGING_LEVEL"] = "diagnose"
-    from deepsparse import Engine
-
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         standard_error = os.dup(2)
         os.dup2(log.fileno(), 2)
         try:
-            engine = Engine(model_path, batch_size=batch_size, num_cores=threads)
+            engine = _engine(model_path, batch_size, threads)
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
         log.seek(0)
         found = (re.search(r"\] Unsupported (.+)", line) for line in log)
-        return float(engine.fraction_of_supported_ops), [match[1].strip() for match in found if match]
+        return round(engine.fraction_of_supported_ops(), 4), [match[1].strip() for match in found if match]
 
 
 class CompiledModel:
@@ -70,8 +98,9 @@ class CompiledModel:
     exist only without those optimisations, where they mislead.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, model_path: str) -> None:
         self._engine = engine
+        self._model_path = model_path
 
     def __enter__(self) -> CompiledModel:
         return self
@@ -81,14 +110,14 @@ class CompiledModel:
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Outputs for one batch of C-contiguous inputs; the engine itself checks their shapes."""
-        outputs: list[NDArray[Any]] = self._engine.run(inputs, val_inp=False)
+        outputs: list[NDArray[Any]] = self._engine.execute_list_out(list(inputs))
         return outputs
 
     def input_specs(self) -> list[tuple[str, tuple[int, ...], str]]:
         """Name, shape with the batch and numpy type name of every input."""
-        samples = self._engine.generate_random_inputs()
-        named = zip(self._engine.input_names, samples)  # noqa: B905 - Python 3.8
-        return [(name, array.shape, array.dtype.name) for name, array in named]
+        types = read_input_types(Path(self._model_path).read_bytes())
+        named = zip(self._engine.input_names(), self._engine.input_dims())  # noqa: B905 - Python 3.8
+        return [(name, tuple(shape), types[name]) for name, shape in named]
 
     def layer_times(self) -> None:
         """None: see the class."""
@@ -98,10 +127,8 @@ class CompiledModel:
 
     def kernels(self) -> list[str]:
         """The instruction set of the library that was loaded."""
-        from deepsparse.lib import AVX_TYPE
-
-        return [AVX_TYPE]
+        return [_library()[1]]
 
     def supported_fraction(self) -> float:
         """Fraction of the operations that do not fall back to slow ones; 0.0 means that sparsity buys nothing."""
-        return float(self._engine.fraction_of_supported_ops)
+        return float(round(self._engine.fraction_of_supported_ops(), 4))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FLOAT = 1
+_TYPES = {_FLOAT: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 
 
 class Node(NamedTuple):
@@ -30,6 +31,17 @@ def read_graph(model: bytes) -> list[Node]:
             )
             nodes.append(Node("".join(name), "".join(operation), inputs, outputs))
     return nodes
+
+
+def read_input_types(model: bytes) -> dict[str, str]:
+    """Name → numpy type name of every input; in old files, of every initialiser as well."""
+    types = {}
+    for graph in _messages(memoryview(model), 7):
+        for value in _messages(graph, 11):
+            name = "".join(str(text, "utf-8") for text in _messages(value, 1))
+            for tensor in (tensor for kind in _messages(value, 2) for tensor in _messages(kind, 1)):
+                types[name] = _TYPES[next(found for number, found in _fields(tensor) if number == 1)]
+    return types
 
 
 def read_weights(model: bytes) -> dict[str, NDArray[np.float32]]:

@@ -17,6 +17,7 @@ import targets.runtimes
 from targets import environments
 from targets.registry import RUNTIMES, describe_runtime
 from targets.runtimes import onnxruntime, openvino
+from targets.runtimes.onnx_graph import read_input_types
 
 BATCH = 8
 LAYERS = {"/first/Conv", "/second/Conv", "/small/Conv", "/head/Gemm"}
@@ -211,6 +212,19 @@ def test_a_runtime_file_stands_alone_under_python_3_8(name: str) -> None:
             assert beside or str(node.module).split(".")[0] in allowed
 
 
+def test_the_types_of_inputs_are_those_that_onnx_reads() -> None:
+    kinds = {
+        "ids": TensorProto.INT64,
+        "mask": TensorProto.BOOL,
+        "image": TensorProto.FLOAT,
+        "pixels": TensorProto.UINT8,
+    }
+    inputs = [helper.make_tensor_value_info(name, kind, ["batch", 3]) for name, kind in kinds.items()]
+    graph = helper.make_graph([], "inputs", inputs, [])
+    expected = {name: helper.tensor_dtype_to_np_dtype(kind).name for name, kind in kinds.items()}
+    assert read_input_types(helper.make_model(graph).SerializeToString()) == expected
+
+
 PROGRAM = """
 import json, sys
 import numpy as np
@@ -220,6 +234,9 @@ with deepsparse.compile(model, 1, 8) as compiled:
     specs = compiled.input_specs()
     np.save(outputs, compiled.run([np.load(inputs)])[0])
     facts = [specs, compiled.layer_times(), compiled.supported_fraction(), deepsparse.versions()]
+quick = not {"deepsparse", "sparsezoo", "setuptools"} & sys.modules.keys()
+package = __import__("deepsparse")
+facts.append([quick, hasattr(package, "Pipeline")])
 try:
     deepsparse.compile(model, 1, 8, precision="bf16")
 except ValueError as error:
@@ -240,7 +257,9 @@ def test_deepsparse_under_its_own_interpreter(
     np.save(tmp_path / "x.npy", x)
     command = [str(environments.installed("deepsparse")), "-I", "program.pyz", model, "x.npy", "y.npy"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    specs, layer_times, fraction, versions, refusal = json.loads(result.stdout)
+    specs, layer_times, fraction, versions, (quick, is_whole), refusal = json.loads(result.stdout)
+    assert quick  # nothing was imported that takes longer than the measurement
+    assert is_whole  # and whoever imports the package afterwards has all of it
     assert specs == [["x", [BATCH, 3, 16, 16], "float32"]]
     assert layer_times is None
     assert fraction == 1.0
