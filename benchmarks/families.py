@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.points import take_over
 from benchmarks.runs import RESULTS, data_folder, host_facts, open_run, run_pipeline, write_result
 from pipeline.config import RunConfig
 from pipeline.run_folder import read_json
@@ -101,6 +102,8 @@ def main() -> None:
                 settings = known[network] | {"runtime": runtime, "speedup": speedup}
                 settings |= MINIATURE if arguments.miniature else {}
                 folder = arguments.runs / f"{network}-{runtime}-{speedup:g}x"
+                if not folder.exists():
+                    take_over(arguments.runs, folder, f"{network}-{runtime}-*x")
                 rows.append(certify(settings, folder))
                 result["host"] = host_facts(open_run(RunConfig(**settings), folder))
                 result["networks"][network] = {"rows": rows, "fastest_within_a_point": fastest_within_a_point(rows)}

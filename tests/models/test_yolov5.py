@@ -88,8 +88,7 @@ def test_deepsparse_runs_the_whole_graph_itself(tiny, exported):
     inputs = np.random.default_rng(0).random((2, 3, 64, 64), np.float32)
     fraction, outputs = fraction_and_outputs(exported, inputs)
     assert fraction == 1.0
-    with torch.no_grad():
-        assert outputs == pytest.approx(DecodedYoloV5(tiny)(torch.from_numpy(inputs)).numpy(), abs=1e-2)
+    assert outputs == pytest.approx(torch_predict(DecodedYoloV5(tiny))(inputs), abs=1e-2)
 
 
 @pytest.mark.skipif(SPDY_DATA is None, reason="SPDY_DATA is not set")
