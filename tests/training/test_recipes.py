@@ -33,7 +33,7 @@ def detector(folder: Path) -> Family:
     network, splits = YoloV5(size, 2), adapter.load_data(write_coco(folder / "pets"), None, 64)
     inputs = torch.from_numpy(splits.train.inputs(np.arange(len(splits.train))))
     with torch.no_grad():  # statistics as after a training: outputs of a fresh network are its biases
-        for _ in range(40):
+        for _ in range(100):
             network.train()(inputs)
     return adapter, network.eval(), splits
 
