@@ -5,8 +5,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 # The lock names torch's plain version; a CPU build of it satisfies the lock where one is offered.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Tests that measure run alone, the others two at a time.
-TOGETHER := -n 2 --dist loadfile
+# Tests of what is measured run alone; the others two at a time, on a core each: whole runs measure too, but ask only
+# whether they end as noise has it. In the order of their names: by number of tests, as is usual, the longest come last.
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test lint fast-test bench lock clean help
 
@@ -32,7 +33,8 @@ demo: setup  ## a 3x speedup on embedded data, certified, with a report
 test: setup lint  ## every check: style, types, import rules, all tests
 	@$(BIN)/pipeline runtimes install deepsparse || echo "DeepSparse cannot be installed here: its tests are skipped."
 	@$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not timed"
-	@$(BIN)/python -m pytest --durations=15 -m "slow or timed"
+	@$(BIN)/python -m pytest -m "timed"
+	@$(BIN)/python -m pytest $(TOGETHER) --durations=15 -m "slow and not timed"
 
 lint: setup  ## style, types and import rules alone
 	@$(BIN)/ruff check .
