@@ -11,6 +11,7 @@ from pipeline.nncf_int8 import nncf_int8
 from pipeline.plain_plans import plain_allocators, solve_plainly
 from pipeline.plan import load_plan, planned_sparsity
 from pipeline.recovery import accuracy_of, in_int8
+from pipeline.reduced_float import reduced_floats
 from profilers.latency_table import Choice, LatencyTable
 from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 from targets.levels import Level
@@ -38,10 +39,11 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
             unreachable[allocator] = str(error)
     if PRECISION in run.families:
         rows += _plain_int8(run)
-    try:
-        rows.append(nncf_int8(run))
-    except RuntimeMissingError as error:
-        unreachable["nncf int8"] = str(error)
+    for name, rivals in {"nncf int8": nncf_int8, "dense in fewer bits": reduced_floats}.items():
+        try:
+            rows += rivals(run)
+        except RuntimeMissingError as error:
+            unreachable[name] = str(error)
     passes, budget_s = run.config.correction_passes, run.config.correction_budget
     correction = f"batch norm re-estimated, outputs matched in up to {passes} passes and {budget_s:g} s"
     return {"schema": 1, "rows": [{"correction": correction} | row for row in rows], "unreachable": unreachable}

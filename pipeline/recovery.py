@@ -150,8 +150,8 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         seed=run.config.seed,
     )
     sparsities, structured = compressed_layers(run, plan), structured_layers(run.units, plan)
-    data = labels_digest(run.splits.train)
-    identity = digest(sparsities, structured, int8_layers(run.units, plan), asdict(settings), data)
+    data = labels_digest(run.splits.train), run.calibration.sha256  # its samples stand for the others' content
+    identity = digest(run.model_key, sparsities, structured, int8_layers(run.units, plan), asdict(settings), *data)
     checkpoint = run.folder.file(f"training-{identity[:12]}.pt")
     for other in run.folder.path.glob(TRAINING_CHECKPOINTS):
         if other != checkpoint:  # of a plan that a certificate showed to be too slow

@@ -6,7 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from pipeline.joblib_pools import DaskPool, JoblibPool
+from pipeline.dask_cluster import DaskCluster
+from pipeline.joblib_pools import JoblibPool
 from pipeline.ray_cluster import RayCluster
 from targets.errors import ConfigError, UserError
 
@@ -53,7 +54,7 @@ class Workers:
     is found wherever tasks run, whichever worker is first.
 
     Args:
-        backend: ``here`` is this process; ``threading``, ``loky`` (processes) and ``dask`` are joblib's; ``ray``.
+        backend: ``here`` is this process; ``threading`` and ``loky`` (processes) are joblib's; ``dask``, ``ray``.
         scheduler: of a dask or ray cluster, such as ``tcp://10.0.0.1:8786`` or ``10.0.0.1:6379``; without one,
             ray starts its workers on this machine.
         count: processes or threads; None for as many as there are processors, or as the cluster has workers.
@@ -122,7 +123,7 @@ def _pool(backend: str, scheduler: str | None, count: int | None) -> Pool | None
     if backend == "ray":
         return RayCluster(scheduler, count, ATTEMPTS)
     if scheduler:
-        return DaskPool(scheduler)
+        return DaskCluster(scheduler)
     return None if backend == "here" else JoblibPool(backend, count)
 
 
