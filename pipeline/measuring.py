@@ -144,7 +144,7 @@ class PlanBench:
     def _is_settled(self, names: Sequence[str], wanted: tuple[float, float]) -> bool:
         """Whether what is measured of a solved plan says its speedup well, or that it is none of those wanted."""
         good = [m for m in self._logged(names) if not m.error]
-        processes = self._counted(good)
+        processes = self._counted(good) if good else []
         if len(processes) < FEWEST_CHECKS:
             return False
         interval = speedup_interval(processes)
