@@ -66,7 +66,8 @@ class Corrections:
 
     def _make(self, choice: Choice, on_pass: OnPass | None = None) -> nn.Module:
         self._folder.mkdir(exist_ok=True)
-        network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass)
+        checkpoint = self._path(choice, ".pt")
+        network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass, checkpoint)
         write_json(self._path(choice, ".json"), {"schema": 1, **record})
         return network
 
