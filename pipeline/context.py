@@ -74,6 +74,8 @@ class Run:
     """Whether the latency table is another host's, so that only that host can say whether its plan holds."""
     runtime: RuntimeInfo | None = None
     capability: RuntimeCapability | None = None
+    failed_before: set[str] | None = None
+    """Rows in the log of measurements that failed before this command; None until that was looked up."""
 
     def choose_runtime(self, capability: Capability) -> None:
         """Take the runtime that was asked for, else the one that promises the most."""

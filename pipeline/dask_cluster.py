@@ -8,8 +8,6 @@ from typing import Any
 from targets.errors import RuntimeMissingError
 
 SCHEDULER_TIMEOUT_S = 20.0
-LARGE_BYTES = 2**20
-"""Arguments from this size on go to a worker's memory and not through the scheduler."""
 
 
 class DaskCluster:
@@ -56,11 +54,11 @@ class DaskCluster:
         from distributed import as_completed
 
         source, under_way = iter(tasks), set[Any]()
-        finished: Any = as_completed([])  # type: ignore[no-untyped-call]
+        finished: Any = as_completed([], loop=self._client.loop)  # type: ignore[no-untyped-call]
         try:
             while True:
-                for arguments in islice(source, 2 * self.count - len(under_way)):
-                    future = self._client.submit(function, *map(self._sent, arguments), pure=False)
+                for arguments in islice(source, max(0, 2 * self.count - len(under_way))):  # there may be fewer by now
+                    future = self._client.submit(function, *arguments, pure=False)
                     under_way.add(future)
                     finished.add(future)
                 if not under_way:
@@ -70,9 +68,3 @@ class DaskCluster:
                 yield done.result()
         finally:
             self._client.cancel(list(under_way))
-
-    def _sent(self, argument: Any) -> Any:
-        """The argument, or a reference to it in a worker's memory."""
-        from dask.sizeof import sizeof
-
-        return self._client.scatter(argument, hash=False) if sizeof(argument) > LARGE_BYTES else argument

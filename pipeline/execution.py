@@ -48,6 +48,7 @@ def _forget(run: Run, stage: str) -> None:
             forget_probes(run)
         case "profile" | "search":
             forget_measurements(run, stage)
+            run.folder.file("plan.json").unlink(missing_ok=True)  # or a raised aim would have a search go on from it
         case "prune":
             forget_corrections(run)
 

@@ -31,7 +31,7 @@ def find_plan(run: Run, aim: float, database_key: str) -> None:
     earlier = [TraceRow(*row) for row in known["search"]["trace"]] if known else []
 
     def show(evaluation: int, loss: float) -> None:
-        tell(run.tracker, search_facts(evaluation, loss))
+        tell(run.tracker, search_facts(len(earlier) + evaluation, loss))
 
     searcher = Searcher(
         run,

@@ -38,6 +38,7 @@ class GridRow:
 
     Args:
         ended: where it gave nothing, ``unreachable`` or ``failed``.
+        exit_code: that a run of it alone would have ended with.
     """
 
     combination: Combination
@@ -48,6 +49,7 @@ class GridRow:
     evaluations: int | None = None
     why_not: str = ""
     ended: str = ""
+    exit_code: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """With the combination's fields beside the others."""
@@ -115,7 +117,7 @@ def _row(combination: Combination, run: Run) -> GridRow:
     except (SpeedupError, RuntimeMissingError, ArtifactError, DataError) as error:  # the others can still be compared
         run.reporter.warn(str(error))
         ended = "unreachable" if isinstance(error, SpeedupError) else "failed"
-        return GridRow(combination, why_not=str(error), ended=ended)
+        return GridRow(combination, why_not=str(error), ended=ended, exit_code=error.exit_code)
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
     return GridRow(
         combination,

@@ -86,7 +86,9 @@ class PlanBench:
     def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES, check_processes: int | None = None) -> None:
         self._run, self._plan_processes, self._check_processes = run, plan_processes, check_processes or CHECK_PROCESSES
         self._log = plan_log(run)
-        self._failed_before = {name for name in self._log.names() if self._log[name]["error"]}
+        if run.failed_before is None:
+            run.failed_before = {name for name in self._log.names() if self._log[name]["error"]}
+        self._failed_before = run.failed_before
         recall_distances(run)
 
     def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
@@ -180,7 +182,7 @@ class PlanBench:
                     self._measure(reference, {name: self._run.dense_candidate}, CHECK, seed)
 
     def _measure_missing(self, choices: Sequence[Choice], on_row: Callable[[], None] = lambda: None) -> None:
-        missing = [c for c in dict.fromkeys(choices) if any(name not in self._log for name in self._rows_of(c))]
+        missing = [c for c in dict.fromkeys(choices) if any(map(self._is_missing, self._rows_of(c)))]
         if not missing:
             return
         with self._folder() as folder, self._reference_file() as reference:
@@ -192,11 +194,11 @@ class PlanBench:
             for process in range(self._plan_processes):
                 rows = [(self._rows_of(choice)[process], plan) for choice, plan in plans.items()]
                 mixed = np.random.default_rng(process).permutation(len(rows))  # each time beside other plans
-                left = {name: plan for name, plan in (rows[index] for index in mixed) if name not in self._log}
+                left = {name: plan for name, plan in (rows[index] for index in mixed) if self._is_missing(name)}
                 self._measure(reference, left, PROFILE, len(self._log), on_row)
 
     def _is_missing(self, name: str) -> bool:
-        """Whether a row that a run cannot do without is to be measured: what failed in an earlier run may not now."""
+        """Whether a row is to be measured: what failed in an earlier command may not fail now."""
         return name not in self._log or name in self._failed_before
 
     def _rows_of(self, choice: Choice) -> list[str]:

@@ -16,7 +16,7 @@ Tasks = Iterable[tuple[str, tuple[Any, ...]]]
 """Names, no two alike, and arguments; read as work progresses, so that few of them need memory at a time."""
 
 ATTEMPTS = 3
-"""Times that tasks are handed out where workers die; dask and ray repeat a task themselves before that."""
+"""Times that tasks are handed out where workers die and nothing comes of it; dask and ray repeat a task themselves before that."""
 
 
 class Compute(Protocol):
@@ -101,15 +101,17 @@ class Workers:
         source = _Source(tasks)
         waiting: dict[str, tuple[Any, ...]] = {}
         try:
-            for _ in range(ATTEMPTS):
+            deaths = 0
+            while deaths < ATTEMPTS:
                 try:
                     named = ((function, name, arguments) for name, arguments in source.hand_out(waiting))
                     for name, result in self._pool.compute(_named, named):
                         del waiting[name]
+                        deaths = 0  # in hours of work workers may die for reasons of their own
                         yield name, result
                     return
                 except self._pool.deaths:
-                    continue
+                    deaths += 1
             raise UserError(
                 f"Workers died {ATTEMPTS} times, last while they worked on {', '.join(list(waiting)[:3])}. Give them "
                 "more memory, or use fewer at a time with --workers. What was finished is kept."

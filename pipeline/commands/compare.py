@@ -98,7 +98,8 @@ def compare(
     rows = compare_combinations(base, folder, chosen, prepare_run)
     _write(folder, rows, metric)
     _tell(folder, rows, metric, reporter)
-    code = 0 if any(row.accuracy is not None for row in rows) else SpeedupError.exit_code
+    codes = {row.exit_code for row in rows}
+    code = 0 if 0 in codes else codes.pop() if len(codes) == 1 else SpeedupError.exit_code
     if as_json:
         click.echo(json.dumps({"status": "done", "exit_code": code, "rows": [row.to_json() for row in rows]}))
     click.get_current_context().exit(code)

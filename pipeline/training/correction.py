@@ -117,7 +117,7 @@ def match_outputs(
         finish: brings the learnt weights into the form that they ship in, in place, before they are judged.
         progress: called after every pass.
         checkpoint: file that an interrupted correction goes on from, named by all that this one depends on; it is
-            written every half minute and gone in the end. None keeps nothing.
+            written after passes, half a minute or more apart. None keeps nothing.
 
     Raises:
         ValueError: there are fewer than four samples.
@@ -144,8 +144,6 @@ def match_outputs(
     kept = bool(loss_after < loss_before)
     if not kept:
         model.load_state_dict(before)
-    if checkpoint:
-        checkpoint.unlink(missing_ok=True)
     counts, seconds = (len(learnt), len(judges)), time.monotonic() - started
     return CorrectionRecord(settings, *counts, loss_before, loss_after, kept, seconds, tuple(state.history))
 

@@ -83,7 +83,7 @@ def test_a_combination_that_fails_leaves_the_others(tmp_path, monkeypatch, error
     found = compare_combinations(
         config, tmp_path, chosen, lambda own, folder: prepare(own, folder, Reporter(quiet=True))
     )
-    assert [(row.ended, row.why_not) for row in found] == [(ended, str(error))] * 2
+    assert [(row.ended, row.why_not, row.exit_code) for row in found] == [(ended, str(error), error.exit_code)] * 2
 
 
 def test_a_folder_takes_over_what_another_one_did(tmp_path):

@@ -135,10 +135,10 @@ def test_dask_tells_deaths_and_errors_as_they_are(monkeypatch):
             list(workers.compute(square, [("text", ("text",))]))
         with pytest.raises(UserError, match="died 3 times"):
             list(workers.compute(die, [("only", (1,))]))
-        cluster.scale(0)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
         monkeypatch.setattr("pipeline.dask_cluster.SCHEDULER_TIMEOUT_S", 2.0)
         with pytest.raises(RuntimeMissingError, match="has no worker"):
-            Workers("dask", cluster.scheduler_address)
+            Workers("dask", empty.scheduler_address)
 
 
 @pytest.fixture(scope="module")
