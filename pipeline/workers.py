@@ -16,7 +16,8 @@ Tasks = Iterable[tuple[str, tuple[Any, ...]]]
 """Names, no two alike, and arguments; read as work progresses, so that few of them need memory at a time."""
 
 ATTEMPTS = 3
-"""Times that tasks are handed out where workers die and nothing comes of it; dask and ray repeat a task themselves before that."""
+"""Times that tasks are handed out where workers die and nothing comes of it; dask and ray repeat a task themselves
+before that."""
 
 
 class Compute(Protocol):
