@@ -74,6 +74,8 @@ class Run:
     """Whether the latency table is another host's, so that only that host can say whether its plan holds."""
     runtime: RuntimeInfo | None = None
     capability: RuntimeCapability | None = None
+    failed_before: set[str] | None = None
+    """Rows in the log of measurements that failed before this command; None until that was looked up."""
 
     def choose_runtime(self, capability: Capability) -> None:
         """Take the runtime that was asked for, else the one that promises the most."""
@@ -331,20 +333,31 @@ class Run:
 
     def aim(self) -> float:
         """The speedup that the search aims at: the request, or more once a certificate fell short of it."""
-        path = self.folder.file("aim.json")
-        return float(read_json(path)["speedup"]) if path.exists() else self.goal
+        return self._aims()[-1]
 
     def set_aim(self, speedup: float) -> None:
         """Aim at another speedup from now on, as long as it is within reach."""
-        write_json(self.folder.file("aim.json"), {"schema": 1, "speedup": speedup, "before": self.aim()})
+        self._keep_aims([*self._aims(), speedup])
 
     def lower_aim(self) -> bool:
         """Go back to what was aimed at before, where there was something."""
+        *before, _ = self._aims()
+        if before:
+            self._keep_aims(before)
+        return bool(before)
+
+    def _aims(self) -> list[float]:
+        """The goal, then what was aimed at for it on this host with this network, higher and higher."""
         path = self.folder.file("aim.json")
-        before = read_json(path).get("before") if path.exists() else None
-        if before is not None:
-            write_json(path, {"schema": 1, "speedup": before})
-        return before is not None
+        kept = read_json(path) if path.exists() else {}
+        return [self.goal, *kept["raised"]] if kept.get("key") == self._aim_key else [self.goal]
+
+    def _keep_aims(self, aims: Sequence[float]) -> None:
+        write_json(self.folder.file("aim.json"), {"schema": 2, "key": self._aim_key, "raised": list(aims[1:])})
+
+    @property
+    def _aim_key(self) -> str:
+        return digest("aim", self.host_key, self.model_key, self.goal)
 
     def table_key(self) -> str:
         """Digest of the latency table's file."""

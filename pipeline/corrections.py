@@ -15,6 +15,8 @@ from pipeline.tracking.facts import correction_facts
 from pipeline.training.correction import PassRecord
 from profilers.latency_table import Choice
 
+CHECKPOINT = ".pt"
+"""How files end from which an interrupted correction goes on."""
 FOLDER = "corrected"
 
 
@@ -41,6 +43,7 @@ class Corrections:
         path = self._path(choice, ".json")
         if not path.exists():
             self._make(choice)
+            self._path(choice, CHECKPOINT).unlink(missing_ok=True)
         record: dict[str, Any] = read_json(path)
         return record
 
@@ -49,6 +52,7 @@ class Corrections:
         path = self._path(choice, ".safetensors")
         if not path.exists():
             save_network(self._make(choice, on_pass), path)
+            self._path(choice, CHECKPOINT).unlink(missing_ok=True)
         return self._run.network(path)
 
     def take(self, choice: Choice) -> None:
@@ -66,7 +70,8 @@ class Corrections:
 
     def _make(self, choice: Choice, on_pass: OnPass | None = None) -> nn.Module:
         self._folder.mkdir(exist_ok=True)
-        network, record = corrected_network(self._run, self._run.plan_of(choice), on_pass)
+        plan, checkpoint = self._run.plan_of(choice), self._path(choice, CHECKPOINT)
+        network, record = corrected_network(self._run, plan, on_pass, checkpoint)
         write_json(self._path(choice, ".json"), {"schema": 1, **record})
         return network
 

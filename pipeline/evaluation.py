@@ -26,7 +26,7 @@ from pipeline.prefix import SharedPrefix
 from pipeline.run_folder import Log
 from pipeline.search.losses import Plan
 from pipeline.workers import Workers
-from targets.errors import ArtifactError
+from targets.errors import ArtifactError, ConfigError
 from targets.levels import Level
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -291,7 +291,14 @@ def run_batch(path: str, sha256: str, number: int, plans: Sequence[Plan]) -> tup
         content = Path(path).read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:  # before anything in it runs
             raise ArtifactError(f"{path} was altered. Delete it and search again")
-        _loaded.network, _loaded.sha256 = CandidateNetwork(pickle.loads(content)), sha256
+        try:
+            candidates = pickle.loads(content)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"A worker cannot import {error.name}, which the network comes from: start workers with its folder on "
+                "PYTHONPATH."
+            ) from error
+        _loaded.network, _loaded.sha256 = CandidateNetwork(candidates), sha256
     network: CandidateNetwork = _loaded.network
     return network.run(number, plans)
 

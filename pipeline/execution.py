@@ -10,7 +10,7 @@ from pipeline.context import BASELINE, Run
 from pipeline.corrections import forget_corrections
 from pipeline.floors import is_too_low
 from pipeline.frontier import find_frontier
-from pipeline.measuring import sweep
+from pipeline.measuring import forget_measurements, sweep
 from pipeline.probing import forget_probes
 from pipeline.provenance.signing import load_private_key
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
@@ -37,19 +37,28 @@ def execute(run: Run, last: str, again: bool = False) -> dict[str, Any]:
         load_private_key(Path(key))  # a wrong key shows now, not after the work
     open_folder(run)
     sweep(run.folder.path)
-    if again:
-        run.folder.forget(last)
-        if last == "prune":
-            forget_corrections(run)
-        if last == "probe":
+    return follow_run(run.tracker, run.config, lambda: _run_to(run, last, again))
+
+
+def _forget(run: Run, stage: str) -> None:
+    """Have a stage do anew what it did."""
+    run.folder.forget(stage)
+    match stage:
+        case "probe":
             forget_probes(run)
-    return follow_run(run.tracker, run.config, lambda: _run_to(run, last))
+        case "profile" | "search":
+            forget_measurements(run, stage)
+            run.folder.file("plan.json").unlink(missing_ok=True)  # or a raised aim would have a search go on from it
+        case "prune":
+            forget_corrections(run)
 
 
-def _run_to(run: Run, last: str) -> dict[str, Any]:
+def _run_to(run: Run, last: str, again: bool) -> dict[str, Any]:
     try:
         for name in STAGES:
             run.reporter.stage(name)
+            if again and name == last:
+                _forget(run, name)
             if _do(run, name) and name == "certify":
                 _aim_again(run)
             if name == last:

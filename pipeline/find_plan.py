@@ -6,7 +6,8 @@ from pipeline.compression.database import Database
 from pipeline.contest import BEST, SEARCH, hold_contest
 from pipeline.context import Run
 from pipeline.plan import coefficients_of, load_plan, save_plan
-from pipeline.searching import Searcher, solve_in_loop
+from pipeline.search.spdy import TraceRow
+from pipeline.searching import Searcher, replace_evaluation, solve_in_loop
 from pipeline.tracking.events import tell
 from pipeline.tracking.facts import search_facts
 from profilers.latency_table import LatencyTable
@@ -27,9 +28,10 @@ def find_plan(run: Run, aim: float, database_key: str) -> None:
     if aim != run.goal and path.exists():
         known = load_plan(path, run.units)[1]
     asked = known["allocator"] if known else run.config.allocator
+    earlier = [TraceRow(*row) for row in known["search"]["trace"]] if known else []
 
     def show(evaluation: int, loss: float) -> None:
-        tell(run.tracker, search_facts(evaluation, loss))
+        tell(run.tracker, search_facts(len(earlier) + evaluation, loss))
 
     searcher = Searcher(
         run,
@@ -42,21 +44,23 @@ def find_plan(run: Run, aim: float, database_key: str) -> None:
     )
     table = LatencyTable.load(run.folder.file(CORRECTED_TABLE if known else TABLE))
     found = solve_in_loop(run, searcher, table, aim, run.reporter.say)
-    contest = hold_contest(run, found, aim, database_key, run.reporter.say) if asked == BEST else []
-    if contest:
-        asked, found = contest[0].allocator, contest[0].found
+    contest = known["contest"] if known else []
+    if asked == BEST:
+        entries = hold_contest(run, found, aim, database_key, run.reporter.say)
+        contest = [entry.to_json() for entry in entries]
+        asked, found = entries[0].allocator, entries[0].found
     save_plan(
         path,
         allocator=asked,
-        contest=[entry.to_json() for entry in contest],
+        contest=contest,
         requested_speedup=run.goal,
         found=found,
         units=run.units,
         levels=run.levels,
         errors=searcher.errors,
-        trace=searcher.trace,
+        trace=[*earlier, *(replace_evaluation(row, len(earlier)) for row in searcher.trace)],
         coefficients=searcher.coefficients,
-        seconds=time.perf_counter() - start,
-        effort=searcher.effort(),
+        seconds=time.perf_counter() - start + (known["search"]["seconds"] if known else 0.0),
+        effort=searcher.effort() if known is None or searcher.trace else known["search"]["effort"],
     )
     found.table.save(run.folder.file(CORRECTED_TABLE))

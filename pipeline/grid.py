@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from calibration.errors import DataError
 from pipeline.config import RunConfig, check_same
 from pipeline.context import Run
 from pipeline.execution import execute
@@ -13,7 +14,7 @@ from pipeline.recovery import shipped_accuracy
 from pipeline.run_folder import RunFolder
 from pipeline.setup import open_folder
 from pipeline.sharing import share
-from targets.errors import SpeedupError
+from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,12 @@ class Combination:
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """What a combination gave, or why it gave nothing; the accuracy is that of the network that would ship."""
+    """What a combination gave, or why it gave nothing; the accuracy is that of the network that would ship.
+
+    Args:
+        ended: where it gave nothing, ``unreachable`` or ``failed``.
+        exit_code: that a run of it alone would have ended with.
+    """
 
     combination: Combination
     measured_speedup: float | None = None
@@ -42,6 +48,8 @@ class GridRow:
     sparsity: float | None = None
     evaluations: int | None = None
     why_not: str = ""
+    ended: str = ""
+    exit_code: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """With the combination's fields beside the others."""
@@ -106,9 +114,10 @@ def _share(combination: Combination, own: RunFolder, other: Combination, earlier
 def _row(combination: Combination, run: Run) -> GridRow:
     try:
         execute(run, "prune")
-    except SpeedupError as error:
+    except (SpeedupError, RuntimeMissingError, ArtifactError, DataError) as error:  # the others can still be compared
         run.reporter.warn(str(error))
-        return GridRow(combination, why_not=str(error))
+        ended = "unreachable" if isinstance(error, SpeedupError) else "failed"
+        return GridRow(combination, why_not=str(error), ended=ended, exit_code=error.exit_code)
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
     return GridRow(
         combination,

@@ -50,7 +50,7 @@ def _cells(row: GridRow) -> tuple[str, ...]:
         asked.allocator,
         asked.criterion,
         asked.solver,
-        "unreachable" if row.why_not else formatting.speedup(row.measured_speedup),
+        row.ended if row.why_not else formatting.speedup(row.measured_speedup),
         formatting.percent(row.accuracy, 2),
         formatting.significant(row.loss),
         formatting.percent(row.sparsity),

@@ -22,6 +22,8 @@ from targets.errors import RuntimeMissingError
 
 LOG = "measurements.jsonl"
 """Every measurement of plans in a run folder."""
+SOLVED = "solved:"
+"""In the names of rows that time a solved plan."""
 TEMPORARY = "plans-"
 """How folders begin that hold plans' files while they are measured."""
 PLANS_A_WORKER = 12
@@ -54,6 +56,12 @@ def recall_distances(run: Run) -> None:
         run.bench.nearest.saw(row["distance_s"])
 
 
+def forget_measurements(run: Run, stage: str) -> None:
+    """Have a stage measure anew: the profile every plan and the dense network, the search the plans that it solved."""
+    log = plan_log(run)
+    log.keep([name for name in log.names() if stage == "search" and SOLVED not in name])
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed process left of plans that it measured."""
     for left in folder.glob(f"{TEMPORARY}*/"):
@@ -78,6 +86,9 @@ class PlanBench:
     def __init__(self, run: Run, plan_processes: int = PLAN_PROCESSES, check_processes: int | None = None) -> None:
         self._run, self._plan_processes, self._check_processes = run, plan_processes, check_processes or CHECK_PROCESSES
         self._log = plan_log(run)
+        if run.failed_before is None:
+            run.failed_before = {name for name in self._log.names() if self._log[name]["error"]}
+        self._failed_before = run.failed_before
         recall_distances(run)
 
     def plans(self, on_plan: Callable[[int], None]) -> MeasurePlans:
@@ -112,13 +123,13 @@ class PlanBench:
         Raises:
             RuntimeMissingError: it failed in every process.
         """
-        name = "solved:" + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
+        name = SOLVED + _name(choice) + digest({unit: mask_digest(mask) for unit, mask in masks.items()})
         names = [f"{process}:{name}" for process in range(self._check_processes)]
         with self._folder() as folder:
             path = Path(folder, "solved.onnx")
             self._run.patcher.write_masks(masks, path, self._run.plan_of(choice))
             for seed, row_name in enumerate(names):
-                if row_name not in self._log:
+                if self._is_missing(row_name):
                     candidates = {row_name: Candidate("solved plan", path)}
                     self._measure(self._run.dense_candidate, candidates, CHECK, seed)
                 if seed + 1 >= FEWEST_CHECKS and self._is_settled(names[: seed + 1], wanted):
@@ -135,7 +146,7 @@ class PlanBench:
     def _is_settled(self, names: Sequence[str], wanted: tuple[float, float]) -> bool:
         """Whether what is measured of a solved plan says its speedup well, or that it is none of those wanted."""
         good = [m for m in self._logged(names) if not m.error]
-        processes = self._counted(good)
+        processes = self._counted(good) if good else []
         if len(processes) < FEWEST_CHECKS:
             return False
         interval = speedup_interval(processes)
@@ -156,7 +167,7 @@ class PlanBench:
     def _dense(self) -> list[Measurement]:
         """Measurements of the dense network against the reference plan, one a process."""
         names = [f"{process}:dense" for process in range(DENSE_PROCESSES)]
-        if any(name not in self._log for name in names):
+        if any(self._is_missing(name) for name in names):
             self._measure_dense(names)
         measured = self._logged(names)
         good = [m for m in measured if not m.error]
@@ -167,11 +178,11 @@ class PlanBench:
     def _measure_dense(self, names: Sequence[str]) -> None:
         with self._reference_file() as reference:
             for seed, name in enumerate(names):
-                if name not in self._log:
+                if self._is_missing(name):
                     self._measure(reference, {name: self._run.dense_candidate}, CHECK, seed)
 
     def _measure_missing(self, choices: Sequence[Choice], on_row: Callable[[], None] = lambda: None) -> None:
-        missing = [c for c in dict.fromkeys(choices) if any(name not in self._log for name in self._rows_of(c))]
+        missing = [c for c in dict.fromkeys(choices) if any(map(self._is_missing, self._rows_of(c)))]
         if not missing:
             return
         with self._folder() as folder, self._reference_file() as reference:
@@ -183,8 +194,12 @@ class PlanBench:
             for process in range(self._plan_processes):
                 rows = [(self._rows_of(choice)[process], plan) for choice, plan in plans.items()]
                 mixed = np.random.default_rng(process).permutation(len(rows))  # each time beside other plans
-                left = {name: plan for name, plan in (rows[index] for index in mixed) if name not in self._log}
+                left = {name: plan for name, plan in (rows[index] for index in mixed) if self._is_missing(name)}
                 self._measure(reference, left, PROFILE, len(self._log), on_row)
+
+    def _is_missing(self, name: str) -> bool:
+        """Whether a row is to be measured: what failed in an earlier command may not fail now."""
+        return name not in self._log or name in self._failed_before
 
     def _rows_of(self, choice: Choice) -> list[str]:
         """Names of a plan's rows in the log, one a process."""
@@ -202,6 +217,7 @@ class PlanBench:
 
         def keep(name: str, measured: Measurement) -> None:
             self._log.add(name, _row(measured))
+            self._failed_before.discard(name)
             on_row()
 
         measure_together(self._run.bench, reference, candidates, keep, seed=seed, effort=effort)

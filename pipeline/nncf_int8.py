@@ -38,8 +38,8 @@ def nncf_version() -> str | None:
         return None
 
 
-def nncf_int8(run: Run) -> dict[str, Any]:
-    """A row of a comparison: how fast and how accurate the network is after ``nncf.quantize``.
+def nncf_int8(run: Run) -> list[dict[str, Any]]:
+    """The row of a comparison: how fast and how accurate the network is after ``nncf.quantize``.
 
     It is measured where int8 gains: on the run's runtime if that has int8, else on another one that is installed. The
     speedup is over the run's own baseline, dense in fp32 on the run's runtime.
@@ -56,14 +56,16 @@ def nncf_int8(run: Run) -> dict[str, Any]:
     speedup = 1 / ratio(counted(runs, bench.nearest.seconds, PROCESSES // 2)[0])
     is_own = bench.runtime.name == run.bench.runtime.name
     score = run.adapter.evaluate(_predict(run, bench, model), run.splits)
-    return {
-        "allocator": "nncf int8" if is_own else f"nncf int8 on {bench.runtime.name}",
-        "measured_speedup": speedup if is_own else speedup * _dense_over(run, bench),
-        "accuracy": score.value,
-        "sparsity": 0.0,
-        "is_ours": False,
-        "correction": "biases, by nncf",
-    }
+    return [
+        {
+            "allocator": "nncf int8" if is_own else f"nncf int8 on {bench.runtime.name}",
+            "measured_speedup": speedup if is_own else speedup * _dense_over(run, bench),
+            "accuracy": score.value,
+            "sparsity": 0.0,
+            "is_ours": False,
+            "correction": "biases, by nncf",
+        }
+    ]
 
 
 def quantised(run: Run) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -54,9 +55,13 @@ def shipped_accuracy(run: Run) -> float:
 
 
 def corrected_network(
-    run: Run, plan: Mapping[str, Level], on_pass: OnPass | None = None
+    run: Run, plan: Mapping[str, Level], on_pass: OnPass | None = None, checkpoint: Path | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The stitched network with batch norm re-estimated and outputs matched to the dense one's, and what that did."""
+    """The stitched network with batch norm re-estimated and outputs matched to the dense one's, and what that did.
+
+    Args:
+        checkpoint: that matching goes on from where it was interrupted.
+    """
     network = run.copy_of_dense()
     Stitcher(network, Database(run.folder.file("database")), units=run.units, ranges=run.ranges).apply(plan)
     recipe = run.adapter.recipe
@@ -72,7 +77,7 @@ def corrected_network(
     }
     passes = run.config.correction_passes
     if passes:
-        record |= _matched(run, network, plan, passes, on_pass)
+        record |= _matched(run, network, plan, passes, on_pass, checkpoint)
     record["accuracy"] = accuracy_of(run, in_int8(run, network, plan))
     return network, record
 
@@ -83,6 +88,7 @@ def _matched(
     plan: Mapping[str, Level],
     passes: int,
     on_pass: OnPass | None,
+    checkpoint: Path | None,
 ) -> dict[str, Any]:
     """Match the network's outputs, and what a record says of that."""
     recipe, config = run.adapter.recipe, run.config
@@ -111,6 +117,7 @@ def _matched(
             settings,
             finish=lambda learnt: _round(run, learnt, plan),
             progress=show,
+            checkpoint=checkpoint,
         )
     done = len(corrected.history)
     if done < passes:
@@ -150,8 +157,8 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
         seed=run.config.seed,
     )
     sparsities, structured = compressed_layers(run, plan), structured_layers(run.units, plan)
-    data = labels_digest(run.splits.train)
-    identity = digest(sparsities, structured, int8_layers(run.units, plan), asdict(settings), data)
+    data = labels_digest(run.splits.train), run.calibration.sha256  # its samples stand for the others' content
+    identity = digest(run.model_key, sparsities, structured, int8_layers(run.units, plan), asdict(settings), *data)
     checkpoint = run.folder.file(f"training-{identity[:12]}.pt")
     for other in run.folder.path.glob(TRAINING_CHECKPOINTS):
         if other != checkpoint:  # of a plan that a certificate showed to be too slow

@@ -6,11 +6,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_atomically
 from profilers.machine import peak_rss_bytes
 from targets.errors import ArtifactError, ConfigError
 
@@ -178,6 +179,17 @@ class Log:
     def values(self) -> list[Any]:
         """Every result, in the order in which they came."""
         return list(self._entries.values())
+
+    def names(self) -> list[str]:
+        """Of every result, in the order in which they came."""
+        return list(self._entries)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Forget every other result."""
+        self._entries = {name: self._entries[name] for name in names}
+        lines = [self.key, *(json.dumps([name, value]) for name, value in self._entries.items())]
+        write_atomically(self.path, "".join(line + "\n" for line in lines).encode())
+        self._torn = False
 
     def add(self, name: str, value: Any) -> None:
         """Keep one result."""

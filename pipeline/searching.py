@@ -1,26 +1,29 @@
 """One search over one database: proposes plans for corrected tables and remembers what it learned."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pipeline.carrying import believed
 from pipeline.closed_loop import ACCEPTED, MOST_EXCESS, REFITS, LoopResult, Proposal, Round, run_loop
 from pipeline.compression.database import Database
+from pipeline.compression.stitch import Stitcher
 from pipeline.console import Task
 from pipeline.context import Run
-from pipeline.evaluation import CandidateLosses, Candidates, outputs_of
+from pipeline.evaluation import CandidateLosses, Candidates, EvaluationCosts, outputs_of
 from pipeline.families.registry import layer_levels
 from pipeline.measuring import PlanBench
 from pipeline.models.base import Unit
 from pipeline.models.inference import in_channels_last
 from pipeline.run_folder import Log, digest
 from pipeline.search.allocators import ALLOCATORS, Problem
-from pipeline.search.losses import LossMemory
+from pipeline.search.losses import LossMemory, Plan
 from pipeline.search.spdy import Knobs, Progress, TraceRow
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
 from profilers.profile import neighbours
@@ -72,12 +75,21 @@ class Searcher:
         self._seconds = 0.0
         self.trace: list[TraceRow] = []
         self._on_evaluation = on_evaluation
-        key = digest("losses by batch", database_key, run.calibration.sha256, judging_samples(run), JUDGING_BATCHES)
+        self._database, self._database_key = database, database_key
+
+    @cached_property
+    def losses(self) -> CandidateLosses:
+        """What candidates are judged by; made once an allocator asks, as it holds the samples and the dense outputs."""
+        run, samples = self._run, judging_samples(self._run)
+        key = digest("losses by batch", self._database_key, run.calibration.sha256, samples, JUDGING_BATCHES)
         log = Log(run.folder.file("evaluations.jsonl"), key)
         shared = run.folder.file("shared")
         if not run.workers.is_here:
             shared.mkdir(exist_ok=True)
-        self.losses = CandidateLosses(candidates_of(run, database), log, run.workers, shared)
+        return CandidateLosses(candidates_of(run, self._database), log, run.workers, shared)
+
+    def _losses(self, plans: Sequence[Plan], limit: float, share: float = 1.0) -> list[float]:
+        return self.losses(plans, limit, share)
 
     def allocate(self, table: LatencyTable, budget_s: float, number: int, task: Task | None = None) -> Proposal:
         """A plan for a budget in seconds for the whole network; later rounds start from what was learned."""
@@ -91,7 +103,7 @@ class Searcher:
                 self._prunable,
                 budget_s - table.fixed_s,
                 magnitudes=magnitudes_of(self._run),
-                evaluate=self.losses,
+                evaluate=self._losses,
                 rng=np.random.default_rng([self._run.config.seed, number]),
                 error_model="quadratic" if self._run.only_unstructured else "measured",
                 knobs=self._knobs(number, task),
@@ -108,15 +120,22 @@ class Searcher:
 
     def effort(self) -> dict[str, float]:
         """Seconds of all searches so far, by what they went into, and how the evaluations were spared."""
-        costs = self.losses.costs.to_json()
+        costs = (self.losses.costs if "losses" in self.__dict__ else EvaluationCosts()).to_json()
         parts = ("stitching_s", "network_s", "loss_s")
         return costs | {"seconds": self._seconds, "solving_s": self._seconds - sum(costs[part] for part in parts)}
+
+    @cached_property
+    def _stitched(self) -> tuple[nn.Module, Stitcher]:
+        """A network of its own for masks: allocators without a search need nothing of `losses`."""
+        network = self._run.copy_of_dense()
+        return network, Stitcher(network, self._database, units=self._run.units, ranges=self._run.ranges)
 
     def masks(self, choice: Choice) -> dict[str, NDArray[np.bool_]]:
         """Layer → where its weights stay, as the database has them."""
         plan = self._run.plan_of(choice)
-        self.losses.here.stitcher.apply(plan)
-        modules = dict(self.losses.here.network.named_modules())
+        network, stitcher = self._stitched
+        stitcher.apply(plan)
+        modules = dict(network.named_modules())
         return {
             layer: modules[layer].get_parameter("weight").detach().numpy() != 0
             for layer, level in layer_levels(self._run.units, plan).items()

@@ -6,7 +6,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from pipeline.joblib_pools import DaskPool, JoblibPool
+from pipeline.dask_cluster import DaskCluster
+from pipeline.joblib_pools import JoblibPool
 from pipeline.ray_cluster import RayCluster
 from targets.errors import ConfigError, UserError
 
@@ -15,7 +16,8 @@ Tasks = Iterable[tuple[str, tuple[Any, ...]]]
 """Names, no two alike, and arguments; read as work progresses, so that few of them need memory at a time."""
 
 ATTEMPTS = 3
-"""Times that tasks are handed out where workers die; dask and ray repeat a task themselves before that."""
+"""Times that tasks are handed out where workers die and nothing comes of it; dask and ray repeat a task themselves
+before that."""
 
 
 class Compute(Protocol):
@@ -53,7 +55,7 @@ class Workers:
     is found wherever tasks run, whichever worker is first.
 
     Args:
-        backend: ``here`` is this process; ``threading``, ``loky`` (processes) and ``dask`` are joblib's; ``ray``.
+        backend: ``here`` is this process; ``threading`` and ``loky`` (processes) are joblib's; ``dask``, ``ray``.
         scheduler: of a dask or ray cluster, such as ``tcp://10.0.0.1:8786`` or ``10.0.0.1:6379``; without one,
             ray starts its workers on this machine.
         count: processes or threads; None for as many as there are processors, or as the cluster has workers.
@@ -100,15 +102,17 @@ class Workers:
         source = _Source(tasks)
         waiting: dict[str, tuple[Any, ...]] = {}
         try:
-            for _ in range(ATTEMPTS):
+            deaths = 0
+            while deaths < ATTEMPTS:
                 try:
                     named = ((function, name, arguments) for name, arguments in source.hand_out(waiting))
                     for name, result in self._pool.compute(_named, named):
                         del waiting[name]
+                        deaths = 0  # in hours of work workers may die for reasons of their own
                         yield name, result
                     return
                 except self._pool.deaths:
-                    continue
+                    deaths += 1
             raise UserError(
                 f"Workers died {ATTEMPTS} times, last while they worked on {', '.join(list(waiting)[:3])}. Give them "
                 "more memory, or use fewer at a time with --workers. What was finished is kept."
@@ -122,7 +126,7 @@ def _pool(backend: str, scheduler: str | None, count: int | None) -> Pool | None
     if backend == "ray":
         return RayCluster(scheduler, count, ATTEMPTS)
     if scheduler:
-        return DaskPool(scheduler)
+        return DaskCluster(scheduler)
     return None if backend == "here" else JoblibPool(backend, count)
 
 

@@ -33,7 +33,7 @@ pytestmark = [
 
 QUICK = (
     *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
-    *("--levels", 14, "--plans", 24, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 3),
+    *("--levels", 14, "--plans", 18, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 3),
     *("--solver", "blocked", "--allocator", "spdy", "--rounds", 3, "--certify-budget", 20, "--ship-sample", 100),
 )
 

@@ -14,7 +14,7 @@ from pipeline.commands.options import plain_type, run_options
 from pipeline.commands.tables import shown
 from pipeline.config import RunConfig, resolve
 from pipeline.console import Reporter
-from targets.errors import SpeedupError
+from targets.errors import ConfigError, SpeedupError
 
 if TYPE_CHECKING:
     from pipeline.grid import GridRow
@@ -30,11 +30,13 @@ def _speedups(context: click.Context, option: click.Parameter, value: str) -> li
         raise click.BadParameter(f"numbers above 1 with commas between, such as 2,3; got {value}") from None
 
 
-def _names(context: click.Context, option: click.Parameter, value: str | None) -> list[str]:  # noqa: ARG001
+def _names(context: click.Context, option: click.Parameter, value: str | None) -> list[str] | None:  # noqa: ARG001
     assert option.name is not None
     field = RunConfig.model_fields[option.name]
     known = typing.get_args(plain_type(field.annotation))
-    names = value.split(",") if value else [field.default]
+    if value is None:
+        return None
+    names = value.split(",")
     for name in names:
         if name not in known:
             raise click.BadParameter(f"there is no {option.name} {name!r}; choose from {', '.join(known)}")
@@ -56,9 +58,9 @@ def _list_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def compare(
     folder: Path,
     speedups: list[float],
-    allocator: list[str],
-    criterion: list[str],
-    solver: list[str],
+    allocator: list[str] | None,
+    criterion: list[str] | None,
+    solver: list[str] | None,
     config: Path | None,
     as_json: bool,
     **flags: Any,
@@ -74,13 +76,17 @@ def compare(
     on where it was interrupted.
     """
     base = resolve(flags | {"speedup": speedups[0]}, config, None)
+    if base.runtime == "auto":
+        raise ConfigError("Ways to compress are compared on one runtime: name it with --runtime, or leave it out.")
     for value in speedups[1:]:
         resolve(flags | {"speedup": value}, config, None)
     from pipeline.grid import combinations, compare_combinations
     from pipeline.setup import prepare
 
     reporter = Reporter()
-    chosen = combinations(speedups, allocator, criterion, solver)
+    chosen = combinations(
+        speedups, allocator or [base.allocator], criterion or [base.criterion], solver or [base.solver]
+    )
     metric = ""
 
     def prepare_run(run_config: RunConfig, run_folder: Any) -> Any:
@@ -92,7 +98,8 @@ def compare(
     rows = compare_combinations(base, folder, chosen, prepare_run)
     _write(folder, rows, metric)
     _tell(folder, rows, metric, reporter)
-    code = 0 if any(row.accuracy is not None for row in rows) else SpeedupError.exit_code
+    codes = {row.exit_code for row in rows}
+    code = 0 if 0 in codes else codes.pop() if len(codes) == 1 else SpeedupError.exit_code
     if as_json:
         click.echo(json.dumps({"status": "done", "exit_code": code, "rows": [row.to_json() for row in rows]}))
     click.get_current_context().exit(code)

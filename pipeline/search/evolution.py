@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pipeline.search.budget_dp import InfeasibleBudget
 from pipeline.search.generations import Generations
 from pipeline.search.losses import Evaluate, Plan
 from pipeline.search.spdy import Knobs, TraceRow
@@ -66,12 +67,16 @@ class Ladders:
         return self._seconds(places) <= self._budget
 
     def repaired(self, places: list[int]) -> list[int]:
-        """The plan within the budget: steps that buy a second at the least error, then what is left spent again."""
+        """The plan within the budget: steps that buy a second at the least error, then what is left spent again.
+
+        Raises:
+            InfeasibleBudget: even the fastest plan takes longer.
+        """
         places = list(places)
         while not self.fits(places):
             steps = {unit: self._price(unit, places[unit]) for unit in self.free if self._has_faster(unit, places)}
             if not steps:
-                raise ValueError("even the fastest plan takes longer than the budget")
+                raise InfeasibleBudget(self._seconds(places), self._budget)
             places[min(steps, key=lambda unit: steps[unit])] += 1
         while gentler := [unit for unit in self.free if places[unit] > 0 and self._affords(unit, places)]:
             places[max(gentler, key=lambda unit: self._price(unit, places[unit] - 1))] -= 1

@@ -67,7 +67,9 @@ class Surrogate:
         # Ridge towards the common weight, in units of what the feature explains.
         ridge = PRIOR * np.maximum(features.std(axis=0), 1e-12) / observed.min()
         rows = np.vstack([np.column_stack([scale[:, None] * features, scale]), np.diag([*ridge, 0.0])[:-1]])
-        weights: NDArray[np.float64] = nnls(rows, np.concatenate([scale * observed, ridge * common]))[0][:-1]
+        weights: NDArray[np.float64] = nnls(
+            rows, np.concatenate([scale * observed, ridge * common]), maxiter=50 * rows.shape[1]
+        )[0][:-1]
         return weights
 
 

@@ -1,8 +1,10 @@
 """Post-training correction: the compressed network learns to give what the dense one gives, without labels."""
 
+import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +14,15 @@ from torch import Tensor, nn
 from calibration.batch_norm import reestimate_batch_norm
 from calibration.calibration_set import CalibrationBatches, CalibrationSamples
 from calibration.padding import real_positions
+from pipeline.files import write_atomically
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import block_error, captured
 from pipeline.training.masks import Masks, apply_masks
 from pipeline.training.schedule import cosine_lr
 from targets.errors import ArtifactError
+
+CHECKPOINT_S = 30.0
+"""Of learning, from one checkpoint to the next."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """[n] loss of each sample's outputs against the dense network's; `ModelAdapter.calibration_loss`."""
@@ -90,6 +96,7 @@ def match_outputs(
     settings: CorrectionSettings,
     finish: Callable[[nn.Module], None] = lambda _: None,
     progress: Callable[[PassRecord, CorrectionSettings], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> CorrectionRecord:
     """Tune all of ``model``'s parameters, in place, until its outputs match the dense network's; zeros stay zeros.
 
@@ -109,6 +116,8 @@ def match_outputs(
         settings: see there.
         finish: brings the learnt weights into the form that they ship in, in place, before they are judged.
         progress: called after every pass.
+        checkpoint: file that an interrupted correction goes on from, named by all that this one depends on; it is
+            written after passes, half a minute or more apart. None keeps nothing.
 
     Raises:
         ValueError: there are fewer than four samples.
@@ -126,9 +135,8 @@ def match_outputs(
     if not np.isfinite(loss_before):
         raise ArtifactError("The compressed network's outputs are not finite: build the database again.")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    history = []
-    for record in _learn(model, dense, samples, learnt, blocks, masks, loss, settings):
-        history.append(record)
+    state = _State(model, torch.optim.Adam(model.parameters(), settings.lr), checkpoint)
+    for record in _learn(state, dense, samples, learnt, blocks, masks, loss, settings):
         if progress:
             progress(record, settings)
     finish(model)
@@ -137,7 +145,46 @@ def match_outputs(
     if not kept:
         model.load_state_dict(before)
     counts, seconds = (len(learnt), len(judges)), time.monotonic() - started
-    return CorrectionRecord(settings, *counts, loss_before, loss_after, kept, seconds, tuple(history))
+    return CorrectionRecord(settings, *counts, loss_before, loss_after, kept, seconds, tuple(state.history))
+
+
+@dataclass
+class _State:
+    """Where the passes stand, and what the next one depends on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    path: Path | None
+    history: list[PassRecord] = field(default_factory=list)
+    learning_s: float = 0.0
+    saved_s: float = 0.0
+
+    def resume(self) -> None:
+        """Go on from the checkpoint; one that is damaged is as good as none."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            content = torch.load(self.path, weights_only=True)
+            model, optimizer, history = (content[name] for name in ("model", "optimizer", "history"))
+        except Exception:  # torch raises many kinds on damaged files
+            return
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.history = [PassRecord(**entry) for entry in history]
+        self.learning_s = self.saved_s = content["learning_s"]
+
+    def add(self, record: PassRecord, learning_s: float) -> None:
+        """A pass is done; write a checkpoint if the last one is some time ago."""
+        self.history.append(record)
+        self.learning_s = learning_s
+        if self.path is None or learning_s - self.saved_s < CHECKPOINT_S:
+            return
+        tensors = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        history = [asdict(entry) for entry in self.history]
+        file = io.BytesIO()
+        torch.save({**tensors, "history": history, "learning_s": learning_s}, file)
+        write_atomically(self.path, file.getvalue())
+        self.saved_s = learning_s
 
 
 class _Judge:
@@ -157,7 +204,7 @@ class _Judge:
 
 
 def _learn(
-    model: nn.Module,
+    state: _State,
     dense: nn.Module,
     samples: CalibrationSamples,
     learnt: NDArray[np.int64],
@@ -167,17 +214,21 @@ def _learn(
     settings: CorrectionSettings,
 ) -> Iterator[PassRecord]:
     """Run the passes, one at a time, until the time is over; the last one may then be a part of one."""
+    model, optimizer = state.model, state.optimizer
+    state.resume()
     batches, started = -(-len(learnt) // settings.batch_size), None
-    optimizer = torch.optim.Adam(model.parameters(), settings.lr)
     rng = np.random.default_rng([settings.seed, 1])
+    for _ in state.history:  # its orders are used up
+        rng.permutation(learnt)
     model.train()
     with channels_last(model, dense), captured(model, blocks) as ours, captured(dense, blocks) as theirs:
-        for number in range(settings.passes):
+        for number in range(len(state.history), settings.passes):
             sums: list[tuple[float, float]] = []
             for positions in np.array_split(rng.permutation(learnt), batches):
-                started = started or time.monotonic()
+                now = time.monotonic()
+                started = started or now - state.learning_s
                 done = (number + len(sums) / batches) / settings.passes
-                done = max(done, (time.monotonic() - started) / settings.budget_s)
+                done = max(done, (now - started) / settings.budget_s)
                 if done >= 1:
                     break
                 optimizer.param_groups[0]["lr"] = cosine_lr(done, 1.0, settings.lr)
@@ -193,6 +244,7 @@ def _learn(
                 optimizer.step()
                 apply_masks(model, masks)
                 sums.append((float(output_loss.detach()), float(distance.detach()) / max(1, len(blocks))))
-            if not sums:
+            if not sums or started is None:
                 return
-            yield PassRecord(number, *np.mean(sums, axis=0).tolist())
+            state.add(PassRecord(number, *np.mean(sums, axis=0).tolist()), now - started)
+            yield state.history[-1]

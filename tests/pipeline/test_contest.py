@@ -38,7 +38,7 @@ def corrected(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     done: list[int] = []
     noise = list(NOISE.values())
 
-    def corrected_network(run: Run, plan: int, _: object = None) -> tuple[torch.nn.Module, dict[str, Any]]:
+    def corrected_network(run: Run, plan: int, *_: object) -> tuple[torch.nn.Module, dict[str, Any]]:
         done.append(plan)
         network, generator = run.copy_of_dense(), torch.Generator().manual_seed(0)
         with torch.no_grad():

@@ -46,6 +46,8 @@ class Stages:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     made = prepare(RunConfig(speedup=2, runtime="onnxruntime"), RunFolder(tmp_path / "run"), Reporter(quiet=True))
+    made.runtime = made.candidates[0]
+    made.__dict__["model_key"] = "a network"  # computing it loads one
     monkeypatch.setattr(made, "check_inputs", lambda: None)
     monkeypatch.setattr(pipeline.execution, "outcome", lambda *_: {"status": "missed", "exit_code": 3})
     monkeypatch.setattr(pipeline.execution, "follow_stage", lambda _, __, name, work: work())
@@ -95,6 +97,25 @@ def test_a_run_that_was_killed_while_it_aimed_too_high_goes_on(run: Run, monkeyp
     execute(run, "report")
     assert made.done == ["search", "prune", "export", "certify", "report"]
     assert run.aim() == 2.0
+
+
+def test_what_was_aimed_at_twice_is_lowered_step_by_step_to_the_goal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.folder.path.mkdir()
+    run.set_aim(2.04)
+    run.set_aim(2.08)
+    made = stages(run, monkeypatch, CERTIFIED, fastest=2.0)
+    execute(run, "report")
+    assert made.aims == [2.08, 2.04, 2.0]
+
+
+@pytest.mark.parametrize("changed", ["host_key", "model_key"])
+def test_another_host_or_network_aims_at_the_goal(run: Run, changed: str) -> None:
+    run.folder.path.mkdir()
+    run.set_aim(2.04)
+    assert run.aim() == 2.04
+    run.__dict__[changed] = "another"
+    assert run.aim() == 2.0
+    assert not run.lower_aim()
 
 
 def test_a_request_that_was_never_within_reach_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,16 @@ import dataclasses
 
 import pytest
 
-from pipeline.grid import Combination, GridRow, combinations
+from calibration.errors import DataError
+from pipeline.config import RunConfig
+from pipeline.console import Reporter
+from pipeline.grid import Combination, GridRow, combinations, compare_combinations
 from pipeline.grid_page import grid_page
 from pipeline.run_folder import RunFolder, read_json
+from pipeline.setup import prepare
 from reports.html import render_html
 from reports.markdown import render_markdown
+from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
 
 
 def test_every_combination_once_with_shared_work_side_by_side():
@@ -26,7 +31,8 @@ def rows() -> list[GridRow]:
         GridRow(Combination(speedup, allocator, "obs", "auto"), speedup + 0.06, 0.01, accuracy, 0.8, 200)
         for speedup, allocator, accuracy in ((2.0, "spdy", 0.97), (2.0, "uniform", 0.95), (3.0, "spdy", 0.93))
     ]
-    unreachable = GridRow(Combination(3.0, "uniform", "obs", "auto"), why_not="3x is unreachable here")
+    nothing = Combination(3.0, "uniform", "obs", "auto")
+    unreachable = GridRow(nothing, why_not="3x is unreachable here", ended="unreachable")
     return [*reached, unreachable]
 
 
@@ -55,6 +61,29 @@ def test_a_page_without_any_network_still_says_why():
     page = grid_page(nothing, "top-1 accuracy")
     assert not page.charts
     assert "3x is unreachable here" in render_html(page)
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"),
+    [
+        (SpeedupError("too fast"), "unreachable"),
+        (RuntimeMissingError("the engine failed"), "failed"),
+        (ArtifactError("not finite"), "failed"),
+        (DataError("not a number"), "failed"),
+    ],
+)
+def test_a_combination_that_fails_leaves_the_others(tmp_path, monkeypatch, error, ended):
+    def fail(run, last):
+        raise error
+
+    monkeypatch.setattr("pipeline.grid.execute", fail)
+    config = RunConfig(speedup=2, runtime="onnxruntime", families="channel")
+    chosen = combinations([2.0], ["spdy", "dp"], ["obs"], ["auto"])
+    monkeypatch.setattr("pipeline.context.Run.check_inputs", lambda _: None)
+    found = compare_combinations(
+        config, tmp_path, chosen, lambda own, folder: prepare(own, folder, Reporter(quiet=True))
+    )
+    assert [(row.ended, row.why_not, row.exit_code) for row in found] == [(ended, str(error), error.exit_code)] * 2
 
 
 def test_a_folder_takes_over_what_another_one_did(tmp_path):

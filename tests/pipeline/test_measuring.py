@@ -2,15 +2,17 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from pipeline.measuring import CHECK_PROCESSES, FEWEST_CHECKS, PlanBench, _row, ratio, trust
+from pipeline.context import Run
+from pipeline.measuring import CHECK_PROCESSES, FEWEST_CHECKS, PlanBench, _row, forget_measurements, ratio, trust
 from pipeline.run_folder import Log
 from profilers.measure import Candidate, Effort, Measurement
 from profilers.statistics import Process
+from targets.errors import RuntimeMissingError
 
 
 def _process(rng: np.random.Generator, spread: float) -> Process:
@@ -42,9 +44,11 @@ class Replayed(PlanBench):
             plan_of=lambda _: {},
             folder=SimpleNamespace(path=folder),
             dense_candidate=Candidate("dense", folder),
-            bench=SimpleNamespace(nearest=SimpleNamespace(seconds=None)),
+            bench=SimpleNamespace(nearest=SimpleNamespace(seconds=None), runtime=SimpleNamespace(name="a runtime")),
+            reporter=SimpleNamespace(warn=lambda _: None),
         )
         self._log, self._check_processes = Log(folder / "log.jsonl", "key"), CHECK_PROCESSES
+        self._failed_before = {name for name in self._log.names() if self._log[name]["error"]}
         self.speedup, self.spread, self.rng, self.processes = speedup, spread, np.random.default_rng(0), 0
 
     def _measure(self, _: Candidate, candidates: Any, __: Effort, ___: int, ____: Any = None) -> None:
@@ -71,6 +75,41 @@ def test_a_plan_on_which_processes_agree_is_not_measured_to_the_end(tmp_path: Pa
     bench = Replayed(tmp_path, 3.1, spread=0.0)
     assert 1 / bench.solved((1,), {}, wanted=(3.05, 3.14)).relative == pytest.approx(3.1, rel=0.01)
     assert bench.processes == FEWEST_CHECKS + 1
+
+
+class Failing(Replayed):
+    """No process can be started."""
+
+    def _measure(self, _: Candidate, candidates: Any, __: Effort, ___: int, ____: Any = None) -> None:
+        (name,) = candidates
+        self.processes += 1
+        self._log.add(name, _row(Measurement(name, (), (), (), (), (), error="no memory")))
+
+
+def test_what_failed_is_measured_again_by_the_next_run_and_not_by_the_same(tmp_path: Path) -> None:
+    bench = Failing(tmp_path, 3.1)
+    for _ in range(2):
+        with pytest.raises(RuntimeMissingError, match="failed on the solved plan"):
+            bench.solved((1,), {})
+    assert bench.processes == CHECK_PROCESSES
+    later = Replayed(tmp_path, 3.1)
+    assert 1 / later.solved((1,), {}).relative == pytest.approx(3.1, rel=0.03)
+    assert later.processes == CHECK_PROCESSES
+
+
+@pytest.mark.parametrize(("stage", "left"), [("profile", []), ("search", ["0:dense", "0:1,2"])])
+def test_a_stage_that_is_done_again_measures_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, left: list[str]
+) -> None:
+    log = Log(tmp_path / "log.jsonl", "key")
+    for name in ("0:dense", "0:1,2", "0:solved:1,2-abc", "1:solved:1,2-abc"):
+        log.add(name, {})
+    monkeypatch.setattr("pipeline.measuring.plan_log", lambda _: Log(tmp_path / "log.jsonl", "key"))
+    forget_measurements(cast(Run, None), stage)
+    again = Log(tmp_path / "log.jsonl", "key")
+    assert again.names() == left
+    again.add("0:dense", {"is": "new"})
+    assert Log(tmp_path / "log.jsonl", "key")["0:dense"] == {"is": "new"}
 
 
 def test_where_any_speedup_is_wanted_all_processes_measure(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_workers_refuse_a_file_that_was_altered(built, tmp_path):
 
 
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr("pipeline.joblib_pools.SCHEDULER_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("pipeline.dask_cluster.SCHEDULER_TIMEOUT_S", 2.0)
     pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'spdy-edge[dask]'")
     with pytest.raises(RuntimeMissingError, match="dask worker"):
         Workers("dask", "tcp://127.0.0.1:1")
@@ -118,6 +118,27 @@ def test_a_dask_cluster_that_loses_a_worker_half_way_finds_the_same_plan(built, 
         killer.join()
         assert workers.count == 1
     assert there[:2] == here[:2]
+
+
+@pytest.mark.slow
+def test_dask_tells_deaths_and_errors_as_they_are(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="pip install 'spdy-edge[dask]'")
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+    ):
+        workers = Workers("dask", cluster.scheduler_address)
+        assert dict(workers.compute(square, [("3", (3,))])) == {"3": 9}  # one worker is a cluster, too
+        with pytest.raises(TypeError, match=r"^can't multiply"):
+            list(workers.compute(square, [("text", ("text",))]))
+        with pytest.raises(UserError, match="died 3 times"):
+            list(workers.compute(die, [("only", (1,))]))
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
+        monkeypatch.setattr("pipeline.dask_cluster.SCHEDULER_TIMEOUT_S", 2.0)
+        with pytest.raises(RuntimeMissingError, match="has no worker"):
+            Workers("dask", empty.scheduler_address)
 
 
 @pytest.fixture(scope="module")

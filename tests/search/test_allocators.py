@@ -86,9 +86,10 @@ def test_no_baseline_beats_the_dp_on_the_dps_own_objective(seed):
     assert errors["dp"] < max(errors.values())
 
 
+@pytest.mark.parametrize("start", [None, (0,) * 14], ids=["afresh", "from a former plan"])
 @pytest.mark.parametrize("name", ALLOCATORS)
-def test_infeasible_budgets_carry_what_can_be_reached(name):
-    task = problem(share=-1.0)
+def test_infeasible_budgets_carry_what_can_be_reached(name, start):
+    task = dataclasses.replace(problem(share=-1.0), start=start)
     with pytest.raises(InfeasibleBudget) as raised:
         ALLOCATORS[name](task)
     assert raised.value.budget == task.budget_s

@@ -10,6 +10,7 @@ import torch
 from calibration.batch_norm import reestimate_batch_norm
 from calibration.calibration_set import CalibrationSamples
 from pipeline.models.inference import torch_predict
+from pipeline.training import correction
 from pipeline.training.correction import CorrectionSettings, match_outputs
 from pipeline.training.masks import nonzero_masks
 from targets.errors import ArtifactError
@@ -90,6 +91,33 @@ def test_the_same_seed_gives_the_same_network():
         _correct(model, masks)
     first, second = (model.state_dict() for model, _ in models)
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+class KilledError(Exception):
+    """Something from outside ends it."""
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_an_interrupted_correction_goes_on_and_ends_in_the_same_network(monkeypatch, tmp_path, damage):
+    monkeypatch.setattr(correction, "CHECKPOINT_S", 0.0)
+    path, seen = tmp_path / "checkpoint.pt", []
+
+    def kill(record, _):
+        if record.number == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        _correct(*pruned_network(0.8), progress=kill, checkpoint=path)
+    if damage:
+        path.write_bytes(path.read_bytes()[:1000])
+    model, masks = pruned_network(0.8)
+    record = _correct(model, masks, progress=lambda entry, _: seen.append(entry.number), checkpoint=path)
+    assert seen == list(range(0 if damage else 5, 8))
+    assert [entry.number for entry in record.history] == list(range(8))
+    whole, masks = pruned_network(0.8)
+    _correct(whole, masks)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
 
 
 def test_held_out_samples_only_judge(monkeypatch):
