@@ -10,16 +10,17 @@ Asked of 200 certificates in every condition:
 - of one that is truly 1.5x as fast, how many are certified at 1.4x? (at least 95% shall be, or say *inconclusive*)
 - how often does the interval hold the truth? (95% is what it says)
 
-And of real ones, of a bundle's dense network against itself at a claim of 1.05x, and of its compressed network, whose
-truth is taken to be the mean over all of them, at a claim below that truth as 1.4x is below 1.5x.
+And of real ones, alone on the machine and beside a process that computes without a pause: of a bundle's dense network
+against itself at a claim of 1.05x, and of its compressed network, whose truth is taken to be the mean of those that
+were alone, at a claim below that truth as 1.4x is below 1.5x.
 
     python -m benchmarks.certificates                             simulated: minutes, on any machine
-    python -m benchmarks.certificates --real runs/demo/bundle     20 of both: an hour, on a quiet machine
-    python -m benchmarks.certificates --real runs/demo/bundle 2   2 of both
+    python -m benchmarks.certificates --real runs/demo/bundle     10 of each kind: an hour or more, on a quiet machine
+    python -m benchmarks.certificates --real runs/demo/bundle 5   5 of each kind
 
-Ten and ten real ones take turns by process, so that all of them speak for the same half hour: a shared machine's ratio
+Five of each kind take turns by process, so that all of them speak for the same half hour: a shared machine's ratio
 drifts within minutes (decision 38), and a mean over half an hour is no truth for an interval of two minutes of it. That
-is what ``--certify-spread`` does for a single one. The same command goes on where it was interrupted, ten by ten.
+is what ``--certify-spread`` does for a single one. The same command goes on where it was interrupted, five by five.
 """
 
 import json
@@ -30,14 +31,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Condition
 from typing import Any, cast
 
 import numpy as np
 
-from benchmarks.record_noise import RECORDINGS, golden_bench
+from benchmarks.record_noise import RECORDINGS, golden_bench, neighbour
 from pipeline import certificate, evidence
 from pipeline.certificate import CERTIFIED, MISSED, verdict
 from pipeline.evidence import Protocol, SpeedupEvidence, measure_speedup
@@ -46,16 +47,19 @@ from pipeline.run_folder import digest, file_digest
 from profilers import statistics
 from profilers.measure import Bench, Candidate, Measurement
 from profilers.nearest import Nearest
+from profilers.precedence import Precedence
 from profilers.statistics import Interval
 from targets.host import collect_host
 from targets.target import Target
 
 RESULT = Path(__file__).parent / "results" / "certificates.json"
-COUNT, REAL_COUNT = 200, 20
+COUNT, REAL_COUNT = 200, 10
 RECORDED_ROUNDS = 10
 """Of a compilation, in the recordings."""
-TOGETHER = 10
-"""Real certificates of each kind that take turns; their mean is the truth for each of them."""
+TOGETHER = 5
+"""Real certificates of each kind that take turns."""
+KINDS = tuple((network, beside) for beside in ("alone", "neighbour") for network in ("equal", "compressed"))
+"""Real certificates: of which network, and beside what."""
 BLOCK = 8
 """Rounds that are drawn together, as many as one turn has: a spell of noise outlasts a run."""
 
@@ -171,27 +175,39 @@ def real(bundle: Path, count: int) -> None:
         "protocol": asdict(Protocol()),
     }
     about = json.loads(json.dumps(about))  # as it will be read
-    before = read_results().get("real", {})
-    rows = before["rows"] if all(before.get(name) == value for name, value in about.items()) else []
+    series = read_results().get("real", [])
+    same = [one for one in series if all(one[name] == value for name, value in about.items())]
+    others = [one for one in series if one not in same]
+    rows = same[0]["rows"] if same else []
     with golden_bench(bundle, target) as bench:
-        while len(rows) < 2 * count:
-            numbers = range(len(rows), min(len(rows) + 2 * TOGETHER, 2 * count))
+        while len(rows) < len(KINDS) * count:
+            numbers = range(len(rows), min(len(rows) + len(KINDS) * TOGETHER, len(KINDS) * count))
             rows += certify_together(bench, files, numbers)
-            write_results(real={**about, "summary": summarise_real(rows), "rows": rows})
+            write_results(real=[{**about, "summary": summarise_real(rows), "rows": rows}, *others])
             print(json.dumps(summarise_real(rows), indent=1), flush=True)
 
 
 def certify_together(bench: Bench, files: dict[str, Path], numbers: Sequence[int]) -> list[dict[str, Any]]:
-    """Certificates that take turns by process, equal networks and others alternately, a row each."""
+    """Certificates that take turns by process, one kind after the other, a row each."""
     turns = Turns(numbers)
 
     def certify(number: int) -> dict[str, Any]:
-        kind = ("equal", "compressed")[number % 2]
-        with turns.of(number) as pass_on:
+        kind, beside = KINDS[number % len(KINDS)]
+        own = replace(bench, precedence=Precedence())  # each finds out for itself who else is there
+        with turns.of(number) as pass_on, neighbour(beside) as busy:
+
+            def end_turn(done: int, most: int) -> None:
+                if busy:
+                    busy.suspend()
+                pass_on(done, most)
+                if busy:
+                    busy.resume()
+
             evidence = measure_speedup(
-                bench, files["equal"], files[kind], Protocol(), seed=1000 * number, on_process=pass_on
+                own, files["equal"], files[kind], Protocol(), seed=1000 * number, on_process=end_turn
             )
-        return {"kind": kind, "together": numbers[0], **row_of(evidence), "span_s": evidence.span_s}
+        about = {"kind": kind, "beside": beside, "together": numbers[0], "went_ahead": own.precedence.is_needed}
+        return {**about, **row_of(evidence), "span_s": evidence.span_s}
 
     with ThreadPoolExecutor(len(numbers)) as pool:
         return list(pool.map(certify, numbers))
@@ -232,14 +248,17 @@ class Turns:
 
 
 def summarise_real(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Equal networks at a claim of 1.05x; the compressed one against the mean of those that took turns with it."""
-    of = {kind: [row for row in rows if row["kind"] == kind] for kind in ("equal", "compressed")}
-    found = {"equal": summarise(of["equal"], 1.0, 1.05)}
-    if of["compressed"]:
-        truth = mean_speedup(of["compressed"])
-        found["compressed"] = summarise(
-            [at_mean(row, of["compressed"], truth) for row in of["compressed"]], truth, truth * 1.4 / 1.5
-        )
+    """Equal networks at a claim of 1.05x; the compressed one against those alone that took turns with it."""
+    alone = [row for row in rows if (row["kind"], row["beside"]) == ("compressed", "alone")]
+    truth = mean_speedup(alone)
+    found = {}
+    for kind, beside in KINDS:
+        of = [row for row in rows if (row["kind"], row["beside"]) == (kind, beside)]
+        if kind == "equal":
+            found[f"equal, {beside}"] = summarise(of, 1.0, 1.05)
+        else:
+            of = [at_mean(row, alone, truth) for row in of]
+            found[f"compressed, {beside}"] = summarise(of, truth, truth * 1.4 / 1.5)
     return found
 
 

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.evidence import Protocol
 from pipeline.release import read_bundle
 from pipeline.run_folder import file_digest
@@ -50,14 +52,16 @@ def compute(bursts: bool) -> None:
 
 
 @contextmanager
-def neighbour(condition: str) -> Iterator[None]:
+def neighbour(condition: str) -> Iterator[psutil.Process | None]:
+    """Another process that computes as the condition says."""
     if condition == "alone":
-        yield
+        yield None
         return
-    process = multiprocessing.Process(target=compute, args=(condition == "bursts",), daemon=True)
+    context = multiprocessing.get_context("spawn")  # may be one of several threads that asks
+    process = context.Process(target=compute, args=(condition == "bursts",), daemon=True)
     process.start()
     try:
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.kill()
         process.join()

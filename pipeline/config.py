@@ -53,8 +53,8 @@ class RunConfig(BaseModel):
     )
     precedence: bool | None = Field(
         None,
-        description="measure ahead of every other process, which takes root; for a machine that others use as well; "
-        "default: the target's",
+        description="measure ahead of every other process, which takes root; default: the target's, else on this "
+        "host, once others keep its cores busy",
     )
     strict_target: bool = Field(False, description="stop (exit 7) when this host is not of the target's vendor")
     families: str | None = Field(

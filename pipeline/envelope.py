@@ -215,7 +215,9 @@ def _networks(bundle: Path, own: Networks, input_sizes: Sequence[int]) -> Iterat
 def _bench(runtime: str, threads: int, batch_size: int, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Bench]:
     """A bench on this host, fed with one batch of inputs."""
     info = get_runtime(runtime)
-    target = Target(name="envelope", vendor="any", runtime=info.name, threads=threads, batch_size=batch_size)
+    target = Target(
+        name="envelope", vendor="any", runtime=info.name, threads=threads, batch_size=batch_size, precedence=False
+    )
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder, "inputs.npz")
         save_feeds(inputs, feeds)

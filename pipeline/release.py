@@ -60,7 +60,7 @@ class Deployment(_Record):
     threads: int
     batch_size: int
     vendor: str = "any"
-    precedence: bool = False
+    precedence: bool | None = None
 
 
 class CertifiedHost(_Record):

@@ -1,4 +1,4 @@
-"""What the machine did while something was timed: throttling, stolen time, frequency, energy.
+"""What the machine did while something was timed: throttling, stolen time, others' work, frequency, energy.
 
 Part of the worker: standard library only, in the syntax of Python 3.8. What a system does not tell is absent.
 """
@@ -9,9 +9,13 @@ import glob
 import os
 import resource
 import sys
-from typing import Any, Dict, List, Optional, Sequence
+import time
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 State = Dict[str, Any]
+
+BUSY, STOLEN = (1, 2, 3, 6, 7), 8
+"""Columns of /proc/stat: user, nice, system, interrupts; what the hypervisor gave to others while a CPU had work."""
 
 
 def read_state(cpus: Sequence[int], root: str = "/") -> State:
@@ -23,7 +27,8 @@ def read_state(cpus: Sequence[int], root: str = "/") -> State:
     """
     state: State = {
         **_cgroup_throttling(root),
-        "stolen_s": _stolen_s(root, cpus),
+        "stolen_s": _ticks_s(root, cpus, (STOLEN,)),
+        "work": _work(root, cpus),
         "hot_cpus": _total(_cpu_files(root, cpus, "thermal_throttle/core_throttle_count")),
         "frequency_hz": _mean_hz(_cpu_files(root, cpus, "cpufreq/scaling_cur_freq")),
         "energy_uj": _energy_uj(root),
@@ -38,6 +43,10 @@ def difference(before: State, after: State) -> State:
         for name in ("throttled_periods", "throttled_s", "stolen_s", "hot_cpus")
         if name in before and name in after
     }
+    if "work" in before and "work" in after:
+        busy_s, own_s, elapsed_s = (end - start for start, end in zip(before["work"], after["work"]))
+        found["others_cores"] = max(0.0, busy_s - own_s) / elapsed_s
+        found["is_ahead"] = os.getpriority(os.PRIO_PROCESS, 0) < 0
     if "frequency_hz" in after:
         found["frequency_hz"] = after["frequency_hz"]
     energy_j = _energy_between(before.get("energy_uj"), after.get("energy_uj"))
@@ -83,12 +92,18 @@ def _cgroup_folders(root: str) -> List[str]:
     return folders
 
 
-def _stolen_s(root: str, cpus: Sequence[int]) -> Optional[float]:
-    """Seconds that the hypervisor gave to others while a CPU had work."""
+def _work(root: str, cpus: Sequence[int]) -> Optional[Tuple[float, float, float]]:
+    """Seconds that the CPUs were busy for anyone in this system, and for this process, and what time it is."""
+    busy_s = _ticks_s(root, cpus, BUSY)
+    return None if busy_s is None else (busy_s, time.process_time(), time.perf_counter())
+
+
+def _ticks_s(root: str, cpus: Sequence[int], columns: Sequence[int]) -> Optional[float]:
+    """Seconds that the CPUs spent as /proc/stat's columns say."""
     names = {"cpu" + str(cpu) for cpu in cpus} or {"cpu"}
     rows = [line.split() for line in (_read(os.path.join(root, "proc/stat")) or "").splitlines()]
-    ticks = [int(row[8]) for row in rows if row and row[0] in names and len(row) > 8]
-    return sum(ticks) / os.sysconf("SC_CLK_TCK") if ticks else None
+    rows = [row for row in rows if row and row[0] in names and len(row) > STOLEN]
+    return sum(int(row[column]) for row in rows for column in columns) / os.sysconf("SC_CLK_TCK") if rows else None
 
 
 def _energy_uj(root: str) -> Optional[Dict[str, List[int]]]:

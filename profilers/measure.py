@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profilers.nearest import Nearest
+from profilers.precedence import Precedence
 from profilers.worker_process import pack_worker, worker_events
 from targets.devices.base import Device
 from targets.devices.registry import LOCAL
@@ -156,6 +157,7 @@ class Bench:
     Args:
         inputs: a file that `save_feeds` wrote; None for random inputs.
         nearest: what the workers learn about the cores' placement, and are told.
+        precedence: what they learn about other processes, and whether they run ahead of these.
         isa: an instruction set that the runtime is kept to, None for all that the CPU has.
     """
 
@@ -164,6 +166,7 @@ class Bench:
     inputs: Path | None = None
     effort: Effort = field(default_factory=Effort)
     nearest: Nearest = field(default_factory=Nearest)
+    precedence: Precedence = field(default_factory=Precedence)
     isa: str | None = None
 
     def measure(
@@ -178,7 +181,8 @@ class Bench:
         """Time every group of candidates in turns with the reference, in one fresh worker process.
 
         A worker that crashes or hangs costs the group that it was measuring; a new one goes on with the rest. A
-        connection that was lost costs nothing but time, unless it cannot be made again.
+        connection that was lost costs nothing but time, unless it cannot be made again. The first group that turns out
+        to be measured beside busy processes is measured again, ahead of them, where target and system allow that.
 
         Args:
             on_group: hears each group's measurements as they come.
@@ -229,6 +233,8 @@ class Bench:
 
         for event in self._run(models, fill, effort.timeout_s):
             if event["event"] in ("measured", "failed"):
+                if self.precedence.saw(event.get("machine", {}), self.target):
+                    return
                 self.nearest.saw(event.get("distance_s", ()))
                 keep(rest[event["group"]], event)
             elif event["event"] == "died":
@@ -346,7 +352,7 @@ class Bench:
                 "cpus": device.pinned_cpus(self.target.threads),
                 "inputs": files[self.inputs] if self.inputs else None,
                 "environment": isa_limit(self.runtime.name, self.isa) if self.isa else {},
-                "precedence": self.target.precedence,
+                "precedence": self.precedence.request(self.target),
             } | fill(files)
             assert self.runtime.interpreter is not None, "only runtimes that are installed are measured"
             command = device.command(self.runtime.interpreter, files[program])

@@ -5,7 +5,7 @@ here or on another device, so it imports the standard library, numpy and the run
 
 It reads one job (JSON, one line) from standard input, which must stay open while it works, and writes events (JSON,
 one a line) to standard output. Every job may have an "environment" for the runtime, and "precedence" over other
-processes, as well:
+processes ("required" or "if-allowed"), as well:
 
     job     {"task": "measure", "runtime", "threads", "batch_size", "cpus", "inputs", "seed", "compilations", "warmups",
              "rounds", "seconds", "patience_s", "nearest_s", "reference": MODEL, "groups": [[MODEL, …], …]}
@@ -73,8 +73,9 @@ def main() -> None:
         try:
             take_precedence()
         except PermissionError as error:
-            emit({"event": "refused", "error": error.strerror})
-            return
+            if job["precedence"] == "required":
+                emit({"event": "refused", "error": error.strerror})
+                return
     os.environ.update(job.get("environment", {}))
     if job.get("cpus"):
         os.sched_setaffinity(0, job["cpus"])

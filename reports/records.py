@@ -81,7 +81,7 @@ class TargetFacts(Record):
     runtime: Text = None
     threads: Count | None = None
     batch_size: Count | None = None
-    precedence: bool = False
+    precedence: bool | None = None
 
 
 class ProcessSamples(Record):

@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, Any] = {
     "input_size": None,
     "host": "local",
     "python": None,
-    "precedence": False,
+    "precedence": None,
 }
 
 
@@ -51,7 +51,8 @@ class Target:
         input_size: pixels a side, or tokens, of one sample; None for the model's usual size.
         host: ``local``, this host, or ``ssh://user@box:port``, where measurements happen then.
         python: the interpreter on a device that is reached over ssh, ``python3`` by default.
-        precedence: what measures runs ahead of every other process there, which takes root.
+        precedence: what measures runs ahead of every other process there, which takes root; None: on this host, once
+            others keep its cores busy, and where the system allows it.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Target:
     input_size: int | None = None
     host: str = "local"
     python: str | None = None
-    precedence: bool = False
+    precedence: bool | None = None
 
     @property
     def device(self) -> Device:

@@ -34,11 +34,13 @@ def test_real_certificates(bundle: Path, tmp_path: Path, monkeypatch: pytest.Mon
     certificates.real(bundle, 1)
     first = json.loads(result.read_text())
     assert first["simulated"] == []  # the other part stays
-    assert [row["kind"] for row in first["real"]["rows"]] == ["equal", "compressed"]
-    summary = first["real"]["summary"]
-    assert (summary["equal"]["true_speedup"], summary["equal"]["claim"]) == (1.0, 1.05)
-    assert summary["compressed"]["true_speedup"] == pytest.approx(first["real"]["rows"][1]["value"])
-    assert summary["compressed"]["true_speedup"] > 1.5
+    (real,) = first["real"]
+    assert [(row["kind"], row["beside"]) for row in real["rows"]] == list(certificates.KINDS)
+    equal, compressed = (real["summary"][f"{kind}, alone"] for kind in ("equal", "compressed"))
+    assert (equal["true_speedup"], equal["claim"]) == (1.0, 1.05)
+    assert compressed["true_speedup"] == pytest.approx(real["rows"][1]["value"])
+    assert compressed["true_speedup"] > 1.5
+    assert real["summary"]["compressed, neighbour"]["true_speedup"] == compressed["true_speedup"]
     with monkeypatch.context() as patch:
         patch.setattr(certificates, "measure_speedup", nothing_more)
         certificates.real(bundle, 1)

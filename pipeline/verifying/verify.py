@@ -52,7 +52,7 @@ class VerifyOptions:
         sample: .npz file with ``inputs`` and ``labels`` for the accuracy; None for the bundle's own, if it has one.
         strict_host: another CPU than the certificate's is a failure (7).
         host: the device to verify on, with its Python.
-        precedence: what measures runs ahead of other processes there.
+        precedence: what measures runs ahead of other processes there; None: here, where they keep the cores busy.
     """
 
     public_key: Path | None = None
@@ -66,7 +66,7 @@ class VerifyOptions:
     strict_host: bool = False
     host: str = LOCAL
     python: str | None = None
-    precedence: bool = False
+    precedence: bool | None = None
     protocol: Protocol = field(default_factory=Protocol)
 
 
@@ -296,7 +296,7 @@ def _check_surroundings(certificate: CertificateRecord, bench: Bench, host: Host
     if bench.target.threads < wanted:
         yield Check("threads", "noted", str(wanted), f"{host.usable_cores}: no more cores may be used here")
     ways = {True: "ahead of other processes", False: "among other processes"}
-    asked, found = (ways[target.precedence] for target in (certificate.target, bench.target))
+    asked, found = (ways[bool(target.precedence)] for target in (certificate.target, bench.target))
     if asked != found:
         yield Check("precedence", "noted", asked, found)
     if certificate.created and certificate.created > datetime.now(UTC):

@@ -21,7 +21,18 @@ def test_each_disturbance_has_its_sentence() -> None:
 
 def test_a_machine_that_tells_nothing_or_did_nothing_is_not_blamed() -> None:
     assert name_disturbances([], 0.0, threads=2, cores=2) == ()
+    idle = {"others_cores": 0.1, "is_ahead": False}
+    assert name_disturbances([idle, idle], 5.0, threads=2, cores=2) == ()
     assert name_disturbances([{}, {"stolen_s": 0.0, "throttled_periods": 0}], 5.0, threads=2, cores=2) == ()
+
+
+def test_other_processes_are_told_of_unless_what_measured_ran_ahead_of_them() -> None:
+    (busy,) = name_disturbances([{"others_cores": 0.9, "is_ahead": False}] * 3, 5.0, threads=2, cores=2)
+    assert "0.9 of the measured cores busy" in busy
+    assert "--precedence" in busy
+    beside, ahead = {"others_cores": 0.9, "is_ahead": False}, {"others_cores": 0.02, "is_ahead": True}
+    (told,) = name_disturbances([beside, ahead, ahead], 5.0, threads=2, cores=2)
+    assert "ran ahead of other processes" in told
 
 
 def alone(energy_j: float | None, peak: int = 5) -> AloneMeasurement:

@@ -35,9 +35,17 @@ def machine(root: Path, *, periods: int, stolen: int, energy: int) -> str:
 def test_what_happened_meanwhile_is_told_and_a_counter_that_wrapped_is_put_right(tmp_path: Path) -> None:
     before = read_state([0], machine(tmp_path, periods=2, stolen=100, energy=900_000))
     after = read_state([0], machine(tmp_path, periods=5, stolen=300, energy=100_000))
-    assert difference(before, after) == pytest.approx(
+    told = difference(before, after)
+    assert told.pop("others_cores") == 0  # nobody was busy on that processor, this process on none that is counted
+    assert told.pop("is_ahead") is False
+    assert told == pytest.approx(
         {"throttled_periods": 3, "throttled_s": 0.003, "stolen_s": 2.0, "frequency_hz": 2e9, "energy_j": 0.2}
     )
+
+
+def test_others_work_is_what_the_processors_did_beside_this_process() -> None:
+    before, after = {"work": (100.0, 7.0, 50.0)}, {"work": (107.0, 11.0, 54.0)}
+    assert difference(before, after)["others_cores"] == pytest.approx((7 - 4) / 4)
 
 
 def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:

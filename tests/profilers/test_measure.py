@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from profilers.measure import Bench, Candidate, Effort, Measurement
+from profilers.precedence import BUSY, Precedence
 from profilers.together import MOST_TOGETHER, measure_together
 from profilers.waiting import waited_s
 from targets.errors import ConfigError, RuntimeMissingError
@@ -214,6 +215,17 @@ def may_take_precedence(*drop: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def without_precedence(bench: Bench, folder: Path) -> RuntimeInfo:
+    """The bench's runtime with an interpreter that may not run ahead of others."""
+    interpreter = folder / "python"
+    drop = ["setpriv", "--bounding-set", "-sys_nice"] if may_take_precedence() else []
+    if may_take_precedence(*drop):
+        pytest.skip("every process may run ahead of others here")
+    interpreter.write_text(f'#!/bin/sh\nexec {" ".join(drop)} {sys.executable} "$@"\n')
+    interpreter.chmod(0o755)
+    return replace(bench.runtime, interpreter=interpreter)
+
+
 @pytest.fixture
 def neighbours() -> Iterator[None]:
     """A busy process on every core that a worker may get, each in a session of its own."""
@@ -234,23 +246,49 @@ def neighbours() -> Iterator[None]:
 def test_with_precedence_neighbours_hardly_hold_a_measurement_up(
     bench: Bench, dense: Candidate, small: Candidate
 ) -> None:
-    ahead = replace(bench, target=replace(bench.target, precedence=True))
     waited = []
-    for each in (bench, ahead):
+    for precedence in (False, True, None):  # None: as is needed here
+        each = replace(bench, target=replace(bench.target, precedence=precedence), precedence=Precedence())
         ((measured,),) = each.measure(dense, [[small]])
         assert measured.error is None
+        assert measured.machine["is_ahead"] == (precedence is not False)
         waited.append(np.median([share for share in measured.waited_share if share is not None]))
     assert waited[0] > 0.2
-    assert waited[1] < 0.1
+    assert max(waited[1:]) < 0.1
+
+
+def test_alone_nothing_runs_ahead_of_others(bench: Bench, dense: Candidate, small: Candidate) -> None:
+    calm = replace(bench, precedence=(precedence := Precedence()))
+    assert not precedence.saw({"others_cores": 0.1}, bench.target)
+    assert precedence.request(bench.target) == ""
+    ((measured,),) = calm.measure(dense, [[small]])
+    assert measured.machine["is_ahead"] == (measured.machine["others_cores"] > BUSY or precedence.is_needed)
+
+
+@pytest.mark.usefixtures("neighbours")
+def test_where_the_system_refuses_precedence_that_nobody_asked_for_it_is_measured_as_it_is(
+    bench: Bench, dense: Candidate, tmp_path: Path
+) -> None:
+    weak = replace(bench, runtime=without_precedence(bench, tmp_path), precedence=Precedence())
+    ((measured,),) = weak.measure(dense, [[dense]])
+    assert measured.error is None
+    assert weak.precedence.is_needed
+    assert not measured.machine["is_ahead"]
+
+
+def test_precedence_is_for_this_host_and_for_targets_that_leave_it_open(bench: Bench) -> None:
+    busy = {"others_cores": 1.0}
+    for target in (replace(bench.target, precedence=False), replace(bench.target, host="ssh://user@device")):
+        precedence = Precedence()
+        assert not precedence.saw(busy, target)
+        assert precedence.request(target) == ""
+    precedence = Precedence()
+    assert precedence.saw(busy, bench.target)
+    assert not precedence.saw(busy, bench.target), "once is enough"
+    assert precedence.request(bench.target) == "if-allowed"
 
 
 def test_precedence_that_the_system_refuses_is_a_clear_error(bench: Bench, dense: Candidate, tmp_path: Path) -> None:
-    interpreter = tmp_path / "python"
-    drop = ["setpriv", "--bounding-set", "-sys_nice"] if may_take_precedence() else []
-    if may_take_precedence(*drop):
-        pytest.skip("every process may run ahead of others here")
-    interpreter.write_text(f'#!/bin/sh\nexec {" ".join(drop)} {sys.executable} "$@"\n')
-    interpreter.chmod(0o755)
-    runtime = replace(bench.runtime, interpreter=interpreter)
+    runtime = without_precedence(bench, tmp_path)
     with pytest.raises(ConfigError, match="--precedence"):
         replace(bench, runtime=runtime, target=replace(bench.target, precedence=True)).measure(dense, [[dense]])
