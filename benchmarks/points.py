@@ -50,10 +50,10 @@ def point(name: str, command: str, config: RunConfig, runs: Path, **facts: Any) 
     if not folder.exists():
         take_over(runs, folder, f"{name}-*x-*")
     outcome = run_pipeline(config, folder)
-    row = collect(folder, outcome) | facts
+    row = collect(folder, outcome) | facts | {"host": host_facts(open_run(config, folder))}
     shown = ("requested_speedup", *facts, "measured_speedup", "status", "error")
     print(json.dumps({key: row.get(key) for key in shown}))
-    keep(name, command, row, host_facts(open_run(config, folder)))
+    keep(name, command, row)
     return row
 
 
@@ -83,12 +83,12 @@ def collect(folder: Path, outcome: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def keep(name: str, command: str, row: dict[str, Any], host: dict[str, Any]) -> None:
-    """Put a line into a result, in the place of one of the same folder."""
+def keep(name: str, command: str, row: dict[str, Any]) -> None:
+    """Put a line into a result, in the place of one of the same folder and host."""
     path = RESULTS / f"{name}.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    rows = [other for other in rows if other["folder"] != row["folder"]] + [row]
-    write_result(name, {"command": command, "host": host, "rows": rows})
+    rows = [other for other in rows if any(other[name] != row[name] for name in ("folder", "host"))] + [row]
+    write_result(name, {"command": command, "rows": rows})
 
 
 def add_small(parser: argparse.ArgumentParser) -> None:

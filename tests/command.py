@@ -3,18 +3,20 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PIPELINE = Path(sys.executable).with_name("pipeline")
+PIPELINE = (str(Path(sys.executable).with_name("pipeline")),)
+LITTLE = (sys.executable, "-P", str(Path(__file__).with_name("quick_runs.py")))
+"""The same with as few measurements as each step can do with."""
 
 
 def pipeline(
-    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None
+    *arguments: object, cwd: Path, environment: Mapping[str, str] | None = None, program: Sequence[str] = PIPELINE
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end; nothing is checked."""
     return subprocess.run(
-        [str(PIPELINE), *map(str, arguments)],
+        [*program, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, **(environment or {})},
         capture_output=True,
@@ -24,10 +26,10 @@ def pipeline(
     )
 
 
-def start(*arguments: object, cwd: Path) -> "subprocess.Popen[str]":
+def start(*arguments: object, cwd: Path, program: Sequence[str] = PIPELINE) -> "subprocess.Popen[str]":
     """Start, with standard error to read line by line."""
     return subprocess.Popen(
-        [str(PIPELINE), *map(str, arguments)],
+        [*program, *map(str, arguments)],
         cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

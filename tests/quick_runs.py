@@ -1,4 +1,4 @@
-"""Whole runs of the pipeline in this process, with as few measurements as each step can do with."""
+"""Whole runs of the pipeline with as few measurements as each step can do with: in this process, or as a program."""
 
 import sys
 from functools import partial
@@ -63,3 +63,9 @@ def run(*arguments: object) -> int:
 def command(capture: pytest.CaptureFixture[str], *arguments: object) -> Finished:
     """The same with what it printed."""
     return Finished(run(*arguments), *capture.readouterr())
+
+
+if __name__ == "__main__":
+    with pytest.MonkeyPatch.context() as few:
+        measure_little(few)
+        main()

@@ -3,6 +3,8 @@
 import json
 import os
 import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from pipeline.models.resnet import VARIANTS
 from pipeline.run_folder import RunFolder
 from tests.command import pipeline
+from tests.quick_runs import Finished, command
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +43,42 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fails(folder: Path, code: int, *words: str, args: tuple[object, ...]) -> None:
+Cli = Callable[..., Finished]
+Fails = Callable[..., None]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command, in this process and the test's own folder: its imports would take most of the time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "400")  # tables break no sentence
+    return partial(command, capsys)
+
+
+@pytest.fixture
+def fails(cli: Cli) -> Fails:
     """The command exits with ``code``, names the words, and shows no traceback."""
-    result = pipeline(*args, cwd=folder)
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in result.stderr
+
+    def check(code: int, *words: str, args: tuple[object, ...]) -> None:
+        ended = cli(*args)
+        assert ended.code == code, ended.err
+        assert "Traceback" not in ended.err
+        for word in words:
+            assert word in ended.err
+
+    return check
+
+
+def test_as_a_process_of_its_own(tmp_path: Path) -> None:
+    for code, word, arguments in (
+        (2, "--spedup", ("run", "--spedup", 3)),
+        (2, "intle", ("run", "--target", "intle", "--speedup", 3)),
+        (5, "manifest.json", ("verify", tmp_path)),
+    ):
+        ended = pipeline(*arguments, cwd=tmp_path)
+        assert ended.returncode == code
+        assert word in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 def run(*extra: object) -> tuple[object, ...]:
@@ -54,36 +86,38 @@ def run(*extra: object) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("speedup", ["1", "0.5", "-2", "nan", "inf", "fast"])
-def test_a_speedup_that_is_none(tmp_path: Path, speedup: str) -> None:
-    fails(tmp_path, 2, "--speedup", args=("run", "--speedup", speedup))
+def test_a_speedup_that_is_none(fails: Fails, speedup: str) -> None:
+    fails(2, "--speedup", args=("run", "--speedup", speedup))
 
 
-def test_no_speedup(tmp_path: Path) -> None:
-    fails(tmp_path, 2, "--speedup 3", args=("run",))
+def test_no_speedup(fails: Fails) -> None:
+    fails(2, "--speedup 3", args=("run",))
 
 
-def test_unknown_target_option_and_runtime(tmp_path: Path) -> None:
-    fails(tmp_path, 2, "intle", "intel", args=("run", "--target", "intle", "--speedup", 3))
-    fails(tmp_path, 2, "--spedup", args=("run", "--spedup", 3))
-    fails(tmp_path, 2, "onnxruntim", "onnxruntime", args=("run", "--speedup", 3, "--runtime", "onnxruntim"))
+def test_unknown_target_option_and_runtime(fails: Fails) -> None:
+    fails(2, "intle", "intel", args=("run", "--target", "intle", "--speedup", 3))
+    fails(2, "--spedup", args=("run", "--spedup", 3))
+    fails(2, "onnxruntim", "onnxruntime", args=("run", "--speedup", 3, "--runtime", "onnxruntim"))
 
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])
-def test_threads_that_there_are_not(tmp_path: Path, threads: int) -> None:
-    fails(tmp_path, 2, "threads", args=run("--threads", threads))
+def test_threads_that_there_are_not(fails: Fails, threads: int) -> None:
+    fails(2, "threads", args=run("--threads", threads))
 
 
-def test_a_target_file_that_is_missing_or_broken(tmp_path: Path) -> None:
-    fails(tmp_path, 2, "mine.toml", args=("run", "--target", "mine.toml", "--speedup", 2))
+def test_a_target_file_that_is_missing_or_broken(fails: Fails, tmp_path: Path) -> None:
+    fails(2, "mine.toml", args=("run", "--target", "mine.toml", "--speedup", 2))
     (tmp_path / "mine.toml").write_text("vendor = ")
-    fails(tmp_path, 2, "mine.toml", args=("run", "--target", "mine.toml", "--speedup", 2))
+    fails(2, "mine.toml", args=("run", "--target", "mine.toml", "--speedup", 2))
 
 
-def test_unknown_model(tmp_path: Path) -> None:
-    fails(tmp_path, 2, "resnet:20", args=run("--model", "resnet:21"))
+def test_unknown_model(fails: Fails) -> None:
+    fails(2, "resnet:20", args=run("--model", "resnet:21"))
 
 
-def test_weights_that_are_missing_broken_or_of_another_network(tmp_path: Path, images: Path, weights: Path) -> None:
+def test_weights_that_are_missing_broken_or_of_another_network(
+    fails: Fails, tmp_path: Path, images: Path, weights: Path
+) -> None:
     broken, holes = tmp_path / "broken.safetensors", tmp_path / "nan.safetensors"
     broken.write_bytes(weights.read_bytes()[:1000])
     state = VARIANTS["resnet:20"].build(10, 3).state_dict()
@@ -95,47 +129,47 @@ def test_weights_that_are_missing_broken_or_of_another_network(tmp_path: Path, i
         ("resnet:56", weights, 5, "resnet:20"),
         ("resnet:20", holes, 5, "layer1.0.conv1.weight"),
     ):
-        fails(tmp_path, code, word, args=run("--model", model, "--weights", path, "--data", images))
+        fails(code, word, args=run("--model", model, "--weights", path, "--data", images))
 
 
-def test_a_calibration_set_larger_than_the_data(tmp_path: Path, images: Path, weights: Path) -> None:
+def test_a_calibration_set_larger_than_the_data(fails: Fails, images: Path, weights: Path) -> None:
     arguments = run("--model", "resnet:20", "--weights", weights, "--data", images, "--calibration-samples", 31)
-    fails(tmp_path, 2, "30", args=arguments)
+    fails(2, "30", args=arguments)
 
 
-def test_data_that_is_missing_or_broken(tmp_path: Path, weights: Path) -> None:
+def test_data_that_is_missing_or_broken(fails: Fails, tmp_path: Path, weights: Path) -> None:
     arguments = run("--model", "resnet:20", "--weights", weights, "--data")
-    fails(tmp_path, 2, "nowhere", args=(*arguments, "nowhere"))
+    fails(2, "nowhere", args=(*arguments, "nowhere"))
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 no zip at all")
-    fails(tmp_path, 2, "broken.zip", args=(*arguments, "broken.zip"))
+    fails(2, "broken.zip", args=(*arguments, "broken.zip"))
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("readme.txt", "no images")
-    fails(tmp_path, 2, "empty.zip", "train", args=(*arguments, "empty.zip"))
+    fails(2, "empty.zip", "train", args=(*arguments, "empty.zip"))
 
 
-def test_families_that_the_runtime_lacks(tmp_path: Path) -> None:
-    fails(tmp_path, 2, "--families unstructured", "it has channel, int8", args=run("--families", "unstructured"))
+def test_families_that_the_runtime_lacks(fails: Fails) -> None:
+    fails(2, "--families unstructured", "it has channel, int8", args=run("--families", "unstructured"))
 
 
-def test_an_accuracy_floor_above_the_dense_network(tmp_path: Path) -> None:
-    fails(tmp_path, 2, "--min-accuracy 100", "dense network", args=run("--min-accuracy", 100))
+def test_an_accuracy_floor_above_the_dense_network(fails: Fails) -> None:
+    fails(2, "--min-accuracy 100", "dense network", args=run("--min-accuracy", 100))
 
 
-def test_a_runtime_that_gains_nothing_stops_early_and_says_what_is_possible(tmp_path: Path) -> None:
-    probed = pipeline("probe", "--runtime", "onnxruntime", "--speedup", 3, "--out", "out", cwd=tmp_path)
-    assert probed.returncode == 0
+def test_a_runtime_that_gains_nothing_stops_early_and_says_what_is_possible(cli: Cli, tmp_path: Path) -> None:
+    probed = cli("probe", "--runtime", "onnxruntime", "--speedup", 3, "--out", "out")
+    assert probed.code == 0
     for heading in ("50%", "70%", "80%", "90%", "95%", "99%"):
-        assert heading in probed.stderr
+        assert heading in probed.err
     path = tmp_path / "out" / "capability.json"
     capability = json.loads(path.read_text())
     assert [runtime["name"] for runtime in capability["runtimes"]] == ["onnxruntime"]
     for row in capability["runtimes"][0]["rows"]:  # as on a CPU without vector instructions
         row["speedup"] = 1.0
     path.write_text(json.dumps(capability))
-    result = pipeline("run", "--out", "out", "--json", cwd=tmp_path)
-    assert result.returncode == 3
-    assert "unreachable" in result.stderr
-    answer = json.loads(result.stdout)
+    result = cli("run", "--out", "out", "--json")
+    assert result.code == 3
+    assert "unreachable" in result.err
+    answer = json.loads(result.out)
     assert answer["exit_code"] == 3
     assert "deepsparse" in answer["error"]
     assert (tmp_path / "out" / "report.html").exists()
@@ -155,32 +189,35 @@ def test_deepsparse_that_is_not_installed(tmp_path: Path) -> None:
     assert "pipeline runtimes install deepsparse" in result.stderr
 
 
-def test_another_vendor_is_a_proxy_or_with_strict_target_an_error(tmp_path: Path) -> None:
+def test_another_vendor_is_a_proxy_or_with_strict_target_an_error(cli: Cli, fails: Fails) -> None:
     from targets.host import collect_host
 
     other = "intel" if collect_host().vendor != "intel" else "amd"
     arguments = ("probe", "--target", other, "--runtime", "onnxruntime", "--out", "out")
-    fails(tmp_path, 7, other, args=(*arguments, "--strict-target"))
-    result = pipeline(*arguments, cwd=tmp_path)
-    assert result.returncode == 0
-    assert "proxy" in result.stderr
+    fails(7, other, args=(*arguments, "--strict-target"))
+    result = cli(*arguments)
+    assert result.code == 0
+    assert "proxy" in result.err
 
 
-def test_a_folder_of_another_configuration(tmp_path: Path) -> None:
+def test_a_folder_of_another_configuration(cli: Cli, fails: Fails) -> None:
     probe = ("probe", "--runtime", "onnxruntime", "--out", "out")
-    assert pipeline(*probe, "--speedup", 2, cwd=tmp_path).returncode == 0
-    fails(tmp_path, 2, "speedup 2.0 → 3.0", "--out", args=(*probe, "--speedup", 3))
-    assert pipeline("probe", "out", "--json", cwd=tmp_path).returncode == 0
-    fails(tmp_path, 2, "already holds a run", args=("run", "--out", "out", "--no-resume"))
+    assert cli(*probe, "--speedup", 2).code == 0
+    fails(2, "speedup 2.0 → 3.0", "--out", args=(*probe, "--speedup", 3))
+    assert cli("probe", "out", "--json").code == 0
+    fails(2, "already holds a run", args=("run", "--out", "out", "--no-resume"))
 
 
-def test_a_probe_holds_for_other_folders_until_it_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_probe_holds_for_other_folders_until_it_is_asked_for_again(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPDY_EDGE_HOME", str(tmp_path / "home"))
+
     def probe(*arguments: object) -> tuple[str, str]:
-        home = {"SPDY_EDGE_HOME": str(tmp_path / "home")}
         command = ("probe", "--runtime", "onnxruntime", "--batch-size", 1, "--out", *arguments)
-        ended = pipeline(*command, cwd=tmp_path, environment=home)
-        assert ended.returncode == 0, ended.stderr
-        return (tmp_path / str(arguments[0]) / "capability.json").read_text(), ended.stderr
+        ended = cli(*command)
+        assert ended.code == 0, ended.err
+        return (tmp_path / str(arguments[0]) / "capability.json").read_text(), ended.err
 
     first, _ = probe("first")
     second, said = probe("second")
@@ -193,19 +230,20 @@ def test_a_probe_holds_for_other_folders_until_it_is_asked_for_again(tmp_path: P
 
 def test_two_jobs_on_one_run_folder(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "out").lock():
-        fails(
-            tmp_path, 2, f"process {os.getpid()}", "--out", args=("probe", "--runtime", "onnxruntime", "--out", "out")
-        )
+        ended = pipeline("probe", "--runtime", "onnxruntime", "--out", "out", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert f"process {os.getpid()}" in ended.stderr
+    assert "--out" in ended.stderr
     assert not (tmp_path / "out" / "run.json").exists()
 
 
-def test_a_configuration_file_with_a_typo(tmp_path: Path) -> None:
+def test_a_configuration_file_with_a_typo(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("speedup = 3\nbatchsize = 4\n")
-    fails(tmp_path, 2, "batchsize", "batch_size", args=("run", "--config", "run.toml"))
+    fails(2, "batchsize", "batch_size", args=("run", "--config", "run.toml"))
 
 
-def test_a_bundle_that_is_none(tmp_path: Path) -> None:
-    fails(tmp_path, 5, "manifest.json", args=("verify", tmp_path))
+def test_a_bundle_that_is_none(fails: Fails, tmp_path: Path) -> None:
+    fails(5, "manifest.json", args=("verify", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -219,10 +257,10 @@ def test_a_bundle_that_is_none(tmp_path: Path) -> None:
         ("search", "--help"),
     ],
 )
-def test_lists_and_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    result = pipeline(*arguments, cwd=tmp_path)
-    assert result.returncode == 0
-    assert len(result.stdout + result.stderr) > 200
+def test_lists_and_help(cli: Cli, arguments: tuple[str, ...]) -> None:
+    result = cli(*arguments)
+    assert result.code == 0
+    assert len(result.out + result.err) > 200
 
 
 @pytest.mark.parametrize(
@@ -233,5 +271,5 @@ def test_lists_and_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
         (("belong together",), ("--speedup", 2, "--backend", "dask")),
     ],
 )
-def test_compare_refuses_what_there_is_not(tmp_path: Path, words: tuple[str, ...], flags: tuple[object, ...]) -> None:
-    fails(tmp_path, 2, *words, args=("compare", "out", "--runtime", "onnxruntime", *flags))
+def test_compare_refuses_what_there_is_not(fails: Fails, words: tuple[str, ...], flags: tuple[object, ...]) -> None:
+    fails(2, *words, args=("compare", "out", "--runtime", "onnxruntime", *flags))

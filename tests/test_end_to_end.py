@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from pipeline.compression.unit_file import UnitFile
 from pipeline.run_folder import file_digest, read_json
 from targets import environments
 from targets.errors import ArtifactError
-from tests.command import pipeline, start
+from tests.command import LITTLE, start
+from tests.command import pipeline as command
 from tests.tracking.runs import check_everything_arrived_once, run_of
 
 pytestmark = [
@@ -34,8 +36,10 @@ pytestmark = [
 QUICK = (
     *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
     *("--levels", 14, "--plans", 18, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 3),
-    *("--solver", "blocked", "--allocator", "spdy", "--rounds", 3, "--certify-budget", 20, "--ship-sample", 100),
+    *("--solver", "blocked", "--allocator", "spdy", "--ship-sample", 100),
 )
+
+pipeline = partial(command, program=LITTLE)
 
 
 def line_count(path: Path) -> int:
@@ -44,7 +48,7 @@ def line_count(path: Path) -> int:
 
 def kill_when(folder: Path, stage: str, seconds: float, signal_number: int) -> int:
     """Start the run, send a signal some seconds after ``stage`` began, and give its exit code."""
-    process = start(*QUICK, "--no-compare", cwd=folder)
+    process = start(*QUICK, "--no-compare", cwd=folder, program=LITTLE)
     assert process.stderr is not None
     for line in process.stderr:
         if line.rstrip().endswith(f"s {stage}"):
@@ -60,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> tuple
     """A run that was killed and interrupted at several stages before it was left to finish, followed on a server."""
     folder = tmp_path_factory.mktemp("run")
     log = folder / "out" / "measurements.jsonl"
-    assert kill_when(folder, "profile", 6.0, signal.SIGKILL) == -signal.SIGKILL
+    assert kill_when(folder, "profile", 4.0, signal.SIGKILL) == -signal.SIGKILL
     measured = line_count(log)
     first = log.read_text()[: len(log.read_text()) // 2] if log.exists() else ""
     for stage, seconds in (("database", 0.7), ("search", 3.0), ("prune", 1.0), ("certify", 2.0)):
@@ -88,7 +92,7 @@ def test_the_certificate_holds_everything_that_it_promises(finished: tuple[Path,
     assert certificate["ci_low"] <= certificate["measured_speedup"] <= certificate["ci_high"]
     assert certificate["status"] == answer["status"]
     assert {"certified": 0, "missed": 3, "inconclusive": 6}[answer["status"]] == answer["exit_code"]
-    assert certificate["measured_speedup"] > 1.8  # on a machine with neighbours; quiet ones certify 2.5
+    assert certificate["measured_speedup"] > 1.3  # by so few measurements; usual ones certify 2.5
     assert certificate["accuracy"]["n"] == 450
     assert certificate["accuracy"]["compressed"] > 0.9
     assert certificate["baseline"]["latency_s"] > certificate["compressed"]["latency_s"] > 0
