@@ -35,6 +35,7 @@ class Certificate:
         span_s: how long the speedup was measured; its interval speaks for the machine as it was then.
         deployment: ``dense`` and ``compressed`` → what each costs in a process of its own; absent is not measured.
         disturbances: what kept the machine from its full speed, in words.
+        ran_ahead: what measured ran ahead of other processes, some of the time at least.
         hidden_costs: name → what makes the compressed network slower than it looks, in words.
     """
 
@@ -66,6 +67,7 @@ class Certificate:
     file_bytes: Mapping[str, int]
     deployment: Mapping[str, Mapping[str, Any]]
     disturbances: Sequence[str]
+    ran_ahead: bool
     hidden_costs: Mapping[str, str]
     samples: Mapping[str, Any]
     schema: int = SCHEMA

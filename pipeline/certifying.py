@@ -13,19 +13,24 @@ from pipeline.accuracy import Score, accuracy_record
 from pipeline.baseline import time_dense_everywhere
 from pipeline.certificate import Certificate, verdict
 from pipeline.context import Run
-from pipeline.evidence import ProcessSamples, Protocol, SpeedupEvidence, measure_speedup
+from pipeline.evidence import ProcessSamples, Protocol, SpeedupEvidence, disturbances_of, measure_speedup
 from pipeline.graph import ExportedGraph
 from pipeline.hidden_costs import hidden_costs
 from pipeline.measuring import recall_distances
 from pipeline.models.base import Predict
 from pipeline.plan import load_plan
+from pipeline.process_log import ProcessLog
 from profilers.deployment import DeploymentFacts, measure_deployment
-from profilers.disturbances import name_disturbances
 from profilers.measure import Candidate
 
 
-def certify_network(run: Run) -> Certificate:
+def certify_network(run: Run, key: str) -> Certificate:
     """Time model.onnx against dense.onnx in fresh processes, and score both on the runtime.
+
+    Processes of the last hour are taken over from a certificate that was interrupted.
+
+    Args:
+        key: of the networks and of how they are measured.
 
     Raises:
         RuntimeMissingError: a network does not run on the runtime.
@@ -33,6 +38,9 @@ def certify_network(run: Run) -> Certificate:
     protocol = Protocol(budget_s=run.config.certify_budget, spread_s=run.config.certify_spread)
     recall_distances(run)
     model = run.folder.file("model.onnx")
+    log = ProcessLog(run.folder.file("certifying.jsonl"), key)
+    if log.processes:
+        run.reporter.say(f"{len(log.processes)} processes of the certificate that was interrupted are taken over")
     with run.reporter.task("certifying", protocol.most_processes) as task:
         evidence = measure_speedup(
             run.bench,
@@ -41,6 +49,9 @@ def certify_network(run: Run) -> Certificate:
             protocol,
             seed=run.config.seed,
             on_process=lambda done, total: task.update(done, total=total),
+            earlier=log.processes,
+            earlier_s=log.elapsed_s,
+            keep=log.add,
         )
     dense_times = time_dense_everywhere(run)
     candidates = [Candidate("dense", run.dense_onnx), Candidate("compressed", model)]
@@ -49,7 +60,9 @@ def certify_network(run: Run) -> Certificate:
     for name, text in costs.items():
         run.reporter.warn(f"hidden cost, {name}: {text}")
     scores = [run.adapter.evaluate(_predict(run, path), run.splits) for path in (run.dense_onnx, model)]
-    return _certificate(run, evidence, dense_times, deployment, costs, scores)
+    certificate = _certificate(run, evidence, dense_times, deployment, costs, scores)
+    log.forget()
+    return certificate
 
 
 def _predict(run: Run, path: Path) -> Predict:
@@ -101,12 +114,8 @@ def _certificate(
         span_s=evidence.span_s,
         file_bytes=_file_bytes(run),
         deployment={label: facts.to_json() for label, facts in deployment.items()},
-        disturbances=name_disturbances(
-            [m.machine for m in evidence.measured],
-            evidence.timed_s,
-            threads=run.target.threads,
-            cores=run.bench.device.cores(),
-        ),
+        disturbances=disturbances_of(evidence, run.bench),
+        ran_ahead=evidence.is_ahead,
         hidden_costs=costs,
         samples={"processes": [_samples(process) for process in evidence.processes]},
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from profilers.disturbances import name_disturbances
 from profilers.measure import Bench, Candidate, Effort, Measurement
 from profilers.statistics import Interval, Process, by_process, counted, speedup_interval, undisturbed_share
 from targets.errors import RuntimeMissingError
@@ -52,6 +53,12 @@ class ProcessSamples:
     null: Measurement | None
 
 
+KeepProcess = Callable[[ProcessSamples], None]
+"""Told of every process that measured."""
+MOST_FAILURES = 2
+"""Processes that may fail in a certificate: a failure is data, but three are a network or a machine that fails."""
+
+
 @dataclass(frozen=True, slots=True)
 class SpeedupEvidence:
     """The measured speedup, and the same measurement of the dense network against itself.
@@ -64,6 +71,7 @@ class SpeedupEvidence:
         span_s: seconds from the first process's start to the last one's end.
         disturbed_fraction: of the rounds, those in which the cores were apart or something else had one.
         is_disturbed: hardly any were not, so that all of them count and ``speedup`` may be too low.
+        failures: what processes said that failed.
     """
 
     speedup: Interval
@@ -74,6 +82,7 @@ class SpeedupEvidence:
     disturbed_fraction: float
     is_disturbed: bool
     span_s: float = 0.0
+    failures: tuple[str, ...] = ()
 
     @property
     def noise_floor(self) -> float:
@@ -84,6 +93,11 @@ class SpeedupEvidence:
     def measured(self) -> list[Measurement]:
         """Every measurement of every process."""
         return [m for process in self.processes for m in (process.compressed, process.null) if m]
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether some of them ran ahead of other processes."""
+        return any(m.machine.get("is_ahead") for m in self.measured)
 
     @property
     def timed_s(self) -> float:
@@ -115,6 +129,9 @@ def measure_speedup(
     seed: int,
     stated_dense_s: float | None = None,
     on_process: Callable[[int, int], None] | None = None,
+    earlier: Sequence[ProcessSamples] = (),
+    earlier_s: float = 0.0,
+    keep: KeepProcess = lambda _: None,
 ) -> SpeedupEvidence:
     """Time both networks in turns in fresh processes, until the interval is narrow or processes or time are used up.
 
@@ -123,28 +140,41 @@ def measure_speedup(
     Args:
         dense: what the compressed network is timed in turns with.
         stated_dense_s: a dense latency to take instead of ``dense``'s own, where that network is not at hand.
+        earlier: processes of the same measurement, which was interrupted.
+        earlier_s: how long ago it began.
+        keep: told of every process, so that this one may go on after an interruption as well.
 
     Raises:
         RuntimeMissingError: a network does not run.
     """
-    processes: list[ProcessSamples] = []
+    processes, failures = list(earlier), list[str]()
+    for process in earlier:
+        bench.nearest.saw(process.compressed.distance_s)
     groups = [[Candidate("compressed", compressed)], [Candidate("dense again", dense)]]
-    begun = time.monotonic()
-    end = begun + (np.inf if protocol.budget_s is None else protocol.budget_s)
+    begun = time.monotonic() - earlier_s
+    end = begun + earlier_s + (np.inf if protocol.budget_s is None else protocol.budget_s)
     while True:
         number = len(processes)
         due = begun + protocol.spread_s * min(number / max(1, protocol.processes - 1), 1)
         time.sleep(max(0.0, min(due, end) - time.monotonic()))
         wanted = groups if number < protocol.null_processes else groups[:1]
-        measured = bench.measure(Candidate("dense", dense), wanted, seed=seed + number, effort=protocol.effort)
-        processes.append(_process_samples([group[0] for group in measured], stated_dense_s))
+        seed_now = seed + number + len(failures)
+        try:
+            measured = bench.measure(Candidate("dense", dense), wanted, seed=seed_now, effort=protocol.effort)
+            processes.append(_process_samples([group[0] for group in measured], stated_dense_s))
+        except RuntimeMissingError as error:
+            failures.append(str(error))
+            if not processes or len(failures) > MOST_FAILURES:
+                raise
+            continue
+        keep(processes[-1])
         if on_process:
             on_process(len(processes), protocol.most_processes)
         last = len(processes) >= (2 if time.monotonic() > end else protocol.most_processes)
         is_enough = len(processes) >= protocol.processes
         if last or (is_enough and _half_width(processes, protocol, bench.nearest.seconds) <= protocol.half_width):
             evidence = evidence_of(processes, protocol, bench.nearest.seconds)
-            return replace(evidence, span_s=time.monotonic() - begun)
+            return replace(evidence, span_s=time.monotonic() - begun, failures=tuple(failures))
 
 
 def _process_samples(measured: Sequence[Measurement], stated_dense_s: float | None) -> ProcessSamples:
@@ -167,6 +197,17 @@ def _counted(
 ) -> tuple[list[Process], bool]:
     fewest = max(2, min(protocol.processes, len(processes)) // 2)  # a budget allows for few
     return counted([process.compressed for process in processes], nearest_s, fewest)
+
+
+def disturbances_of(evidence: SpeedupEvidence, bench: Bench) -> tuple[str, ...]:
+    """What kept the machine from its full speed, and which processes failed, in words."""
+    found = name_disturbances(
+        [m.machine for m in evidence.measured],
+        evidence.timed_s,
+        threads=bench.target.threads,
+        cores=bench.device.cores(),
+    )
+    return (*found, *(f"a measuring process failed and does not count: {text}" for text in evidence.failures))
 
 
 def evidence_of(

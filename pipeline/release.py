@@ -107,6 +107,12 @@ class CertificateRecord(_Record):
     versions: dict[str, str]
     file_bytes: FileBytes
     deployment: dict[str, Deployed] = {}
+    ran_ahead: bool | None = None
+
+    @property
+    def was_ahead(self) -> bool:
+        """Whether it was measured ahead of other processes; certificates did not always say."""
+        return bool(self.target.precedence) if self.ran_ahead is None else self.ran_ahead
 
     @property
     def deployed(self) -> Deployed:

@@ -259,7 +259,7 @@ def _conditions(release: Release) -> dict[str, str]:
         "runtime": target.runtime,
         "threads": str(target.threads),
         "batch size": str(target.batch_size),
-        "precedence": "over other processes" if target.precedence else "none",
+        "precedence": "over other processes" if certificate.was_ahead else "none",
         "baseline precision": certificate.baseline.precision,
         "proxy": formatting.plain(certificate.proxy),
         "licence": certificate.licence_note,

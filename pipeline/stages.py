@@ -283,9 +283,10 @@ def certify_stage(run: Run) -> bool:
     """Exported files → certificate.json; whether it is a new one."""
     path = run.folder.file("certificate.json")
     files = [file_digest(network) for network in (run.folder.file("model.onnx"), run.dense_onnx)]
-    how = (run.config.certify_budget, run.config.certify_spread, *(["precedence"] if run.target.precedence else []))
+    ahead = [] if run.target.precedence is None else [f"precedence {run.target.precedence}"]
+    how = (run.config.certify_budget, run.config.certify_spread, *ahead)
     key = digest("certify", run.host_key, run.held_out_key, files, run.goal, *how)
-    return run.folder.stage("certify", key, [path.name], lambda: certify_network(run).save(path))
+    return run.folder.stage("certify", key, [path.name], lambda: certify_network(run, key).save(path))
 
 
 def compare_stage(run: Run) -> None:

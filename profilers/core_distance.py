@@ -31,15 +31,20 @@ class CoreDistance:
 
     Args:
         cpus: the cores; with fewer than two there is no distance.
+
+    Attributes:
+        helpers: ids of the processes that work for this one.
     """
 
     def __init__(self, cpus: Sequence[int]) -> None:
         self._cpus = cpus
+        self.helpers: tuple[int, ...] = ()
         if len(cpus) < 2:
             return
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
         calls, self._call = os.pipe()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             os.close(self._call)
             try:
                 os.sched_setaffinity(0, {cpus[-1]})
@@ -48,6 +53,7 @@ class CoreDistance:
             finally:
                 os._exit(0)
         os.close(calls)
+        self.helpers = (pid,)
 
     def measure(self) -> float | None:
         """Median seconds of a round trip; None where there is no second core, or no answer."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from profilers.precedence import BUSY
 
 STOLEN = 0.01
@@ -36,14 +38,14 @@ def name_disturbances(
     if seconds and total("stolen_s") > STOLEN * seconds * threads:
         share = total("stolen_s") / (seconds * threads)
         found.append(f"the hypervisor gave {share:.0%} of the CPU time to others: measure on a host of your own")
-    others_cores = total("others_cores") / max(1, len(machines))
-    if total("is_ahead"):
-        found.append("what measures ran ahead of other processes here, which hardly computed meanwhile")
-    elif others_cores > BUSY:
-        found.append(
-            f"other processes kept {others_cores:.1f} of the measured cores busy: end them, or measure ahead of them, "
-            "as root with --precedence"
-        )
+    ahead = [machine for machine in machines if machine.get("is_ahead")]
+    others_cores = float(np.mean([machine.get("others_cores", 0.0) for machine in ahead or machines or [{}]]))
+    if others_cores > BUSY:
+        remedy = "although it ran ahead of those that it may: end them" if ahead else "end them, or measure ahead of "
+        remedy += "" if ahead else "them, as root with --precedence"
+        found.append(f"other processes kept {others_cores:.1f} of the measured cores busy while it measured, {remedy}")
+    elif ahead:
+        found.append("what measures ran ahead of other processes, which hardly computed meanwhile")
     clocks_hz = [machine["frequency_hz"] for machine in machines if "frequency_hz" in machine]
     if clocks_hz and min(clocks_hz) < SLOWED * max(clocks_hz):
         found.append(

@@ -18,17 +18,18 @@ BUSY, STOLEN = (1, 2, 3, 6, 7), 8
 """Columns of /proc/stat: user, nice, system, interrupts; what the hypervisor gave to others while a CPU had work."""
 
 
-def read_state(cpus: Sequence[int], root: str = "/") -> State:
+def read_state(cpus: Sequence[int], root: str = "/", helpers: Sequence[int] = ()) -> State:
     """Counters of now, as far as they can be read.
 
     Args:
         cpus: the logical CPUs that count; all of them if empty.
         root: where /proc and /sys are.
+        helpers: processes that work for this one.
     """
     state: State = {
         **_cgroup_throttling(root),
         "stolen_s": _ticks_s(root, cpus, (STOLEN,)),
-        "work": _work(root, cpus),
+        "work": _work(root, cpus, helpers),
         "hot_cpus": _total(_cpu_files(root, cpus, "thermal_throttle/core_throttle_count")),
         "frequency_hz": _mean_hz(_cpu_files(root, cpus, "cpufreq/scaling_cur_freq")),
         "energy_uj": _energy_uj(root),
@@ -92,10 +93,18 @@ def _cgroup_folders(root: str) -> List[str]:
     return folders
 
 
-def _work(root: str, cpus: Sequence[int]) -> Optional[Tuple[float, float, float]]:
+def _work(root: str, cpus: Sequence[int], helpers: Sequence[int]) -> Optional[Tuple[float, float, float]]:
     """Seconds that the CPUs were busy for anyone in this system, and for this process, and what time it is."""
     busy_s = _ticks_s(root, cpus, BUSY)
-    return None if busy_s is None else (busy_s, time.process_time(), time.perf_counter())
+    own_s = time.process_time() + sum(_process_s(root, pid) for pid in helpers)
+    return None if busy_s is None else (busy_s, own_s, time.perf_counter())
+
+
+def _process_s(root: str, pid: int) -> float:
+    """Seconds of CPU time of another process; none where it has ended."""
+    stat = _read(os.path.join(root, "proc", str(pid), "stat")) or ""
+    fields = stat.rpartition(")")[2].split()  # the name before may hold spaces
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ticks_s(root: str, cpus: Sequence[int], columns: Sequence[int]) -> Optional[float]:

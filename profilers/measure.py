@@ -110,6 +110,12 @@ class Measurement:
         """Plain data for a file."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Measurement":
+        """What `to_json` gave, from a file."""
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
+        return cls(**fields)
+
 
 OnGroup = Callable[[list[Measurement]], None]
 

@@ -151,7 +151,7 @@ def measure_group(
 ) -> Any:
     """Time the models of one group in turns with the reference, in several compilations."""
     cores.be_patient(job["patience_s"])
-    before = read_state(job["cpus"] or ())
+    before = read_state(job["cpus"] or (), helpers=cores.helpers)
     parts = [measure_compilation(job, runtime, np, rng, cores, group, beat)]
     first = parts[0]
     if max(first["reference_compile_s"], *first["compile_s"]) < SLOW_COMPILE_S:
@@ -163,7 +163,7 @@ def measure_group(
         "samples_s": [[s for part in parts for s in part["samples_s"][index]] for index in range(len(group))],
         "compilation": [number for number, part in enumerate(parts) for _ in part["reference_s"]],
         **{name: first[name] for name in ("compile_s", "first_s", "supported_fraction")},
-        "machine": difference(before, read_state(job["cpus"] or ())),
+        "machine": difference(before, read_state(job["cpus"] or (), helpers=cores.helpers)),
     }
 
 
@@ -205,6 +205,11 @@ class Cores:
         self._distance, self._nearest_s = distance, nearest_s or float("inf")
         self._patience_end = 0.0
         self._least_share = float("inf")
+
+    @property
+    def helpers(self) -> Any:
+        """Ids of the processes that measure with this one."""
+        return self._distance.helpers
 
     def be_patient(self, patience_s: float) -> None:
         """Wait for better rounds for so long from now on."""

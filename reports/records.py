@@ -149,6 +149,7 @@ class Certificate(Record):
     dense_times: list[ModelSide] = []
     deployment: dict[str, DeploymentFacts] = {}
     disturbances: list[str] | None = None
+    ran_ahead: bool | None = None
     hidden_costs: dict[str, str] | None = None
     samples: Samples = Samples()
     file_bytes: FileBytes = FileBytes()

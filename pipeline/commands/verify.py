@@ -52,11 +52,7 @@ def _seconds(context: click.Context, option: click.Parameter, value: float | Non
 @click.option("--sample", type=click.Path(path_type=Path), help=".npz with inputs and the right answers: scored, too")
 @click.option("--tolerance", type=POSITIVE, default=1e-3, show_default=True, help="of the golden outputs, relative")
 @click.option("--strict-host", is_flag=True, help="another CPU than the certificate's is a failure (exit 7)")
-@click.option(
-    "--precedence/--no-precedence",
-    default=None,
-    help="measure ahead of every other process there, which takes root  [default: here, where others keep cores busy]",
-)
+@click.option("--precedence", is_flag=True, help="measure ahead of every other process there, which takes root")
 @click.option("--host", default="local", help="device to verify on: ssh://user@box  [default: this host]")
 @click.option("--python", help="interpreter on that device that has the runtime  [default: python3]")
 @click.option("--record", type=click.Path(path_type=Path), help="where the record goes  [default: beside the bundle]")

@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.bundle import MANIFEST, require_folder
 from pipeline.certificate import EXIT_CODES, verdict
 from pipeline.checks import Check, check, first_failure
-from pipeline.evidence import Protocol, SpeedupEvidence, measure_speedup
+from pipeline.evidence import Protocol, SpeedupEvidence, disturbances_of, measure_speedup
 from pipeline.hidden_costs import hidden_costs
 from pipeline.release import CertificateRecord, read_bundle
 from pipeline.release_changes import number
@@ -21,7 +21,6 @@ from pipeline.serving.record import ServingRecord
 from pipeline.verifying.outputs import Golden, check_accuracy, check_golden, read_golden
 from pipeline.verifying.sample import SAMPLE
 from profilers.deployment import measure_deployment
-from profilers.disturbances import name_disturbances
 from profilers.measure import Bench, Candidate, save_feeds
 from reports import formatting
 from targets.devices.base import Device
@@ -52,7 +51,7 @@ class VerifyOptions:
         sample: .npz file with ``inputs`` and ``labels`` for the accuracy; None for the bundle's own, if it has one.
         strict_host: another CPU than the certificate's is a failure (7).
         host: the device to verify on, with its Python.
-        precedence: what measures runs ahead of other processes there; None: here, where they keep the cores busy.
+        precedence: what measures runs ahead of other processes there.
     """
 
     public_key: Path | None = None
@@ -66,7 +65,7 @@ class VerifyOptions:
     strict_host: bool = False
     host: str = LOCAL
     python: str | None = None
-    precedence: bool | None = None
+    precedence: bool = False
     protocol: Protocol = field(default_factory=Protocol)
 
 
@@ -266,12 +265,10 @@ class _Session:
         }
         yield _speed_check(evidence, self._requested, self._asked)
         yield from _compare_with_certificate(evidence, self._certificate)
-        for text in name_disturbances(
-            [m.machine for m in evidence.measured],
-            evidence.timed_s,
-            threads=bench.target.threads,
-            cores=self._device.cores(),
-        ):
+        ways = {True: "ahead of other processes", False: "among other processes"}
+        if self._certificate.was_ahead != evidence.is_ahead:
+            yield Check("precedence", "noted", ways[self._certificate.was_ahead], ways[evidence.is_ahead])
+        for text in disturbances_of(evidence, bench):
             yield Check("disturbance", "noted", "none", text)
         for name, text in hidden_costs(bench, self._model, evidence.supported_fraction).items():
             yield Check(f"hidden cost: {name}", "noted", "none", text)
@@ -295,10 +292,6 @@ def _check_surroundings(certificate: CertificateRecord, bench: Bench, host: Host
     wanted = certificate.target.threads
     if bench.target.threads < wanted:
         yield Check("threads", "noted", str(wanted), f"{host.usable_cores}: no more cores may be used here")
-    ways = {True: "ahead of other processes", False: "among other processes"}
-    asked, found = (ways[bool(target.precedence)] for target in (certificate.target, bench.target))
-    if asked != found:
-        yield Check("precedence", "noted", asked, found)
     if certificate.created and certificate.created > datetime.now(UTC):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         yield Check("clock", "noted", f"after {certificate.created.isoformat()}", f"{now}: one of the clocks is wrong")

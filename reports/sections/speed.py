@@ -40,7 +40,8 @@ def _batch_text(certificate: Certificate) -> str:
     target = certificate.target
     threads = "" if target.threads is None else f" on {target.threads} thread{'s' if target.threads != 1 else ''}"
     batch = "one inference" if target.batch_size is None else f"one batch of {target.batch_size}"
-    ahead = " What measured had asked to run ahead of every other process." if target.precedence else ""
+    is_ahead = target.precedence if certificate.ran_ahead is None else certificate.ran_ahead
+    ahead = " What measured ran ahead of other processes." if is_ahead else ""
     return f"Latency is the median time of {batch}{threads}, both models timed in turns.{ahead}"
 
 

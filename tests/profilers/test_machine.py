@@ -63,3 +63,10 @@ def test_version_1_groups_count_in_nanoseconds(tmp_path: Path) -> None:
     state = read_state([], write(tmp_path, files))
     assert state["throttled_periods"] == 4
     assert state["throttled_s"] == pytest.approx(0.005)
+
+
+def test_a_helpers_work_is_this_process_s_own(tmp_path: Path) -> None:
+    stat = {"proc/stat": "cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 900 0 0 0 0 0 0 0 0 0\n"}
+    root = write(tmp_path, {**stat, "proc/7/stat": "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 250 50 0 0 20 0\n"})
+    alone, helped = (read_state([0], root, helpers)["work"][1] for helpers in ((), (7,)))
+    assert helped - alone == pytest.approx(3.0, abs=0.5)

@@ -257,12 +257,15 @@ def test_with_precedence_neighbours_hardly_hold_a_measurement_up(
     assert max(waited[1:]) < 0.1
 
 
-def test_alone_nothing_runs_ahead_of_others(bench: Bench, dense: Candidate, small: Candidate) -> None:
-    calm = replace(bench, precedence=(precedence := Precedence()))
-    assert not precedence.saw({"others_cores": 0.1}, bench.target)
-    assert precedence.request(bench.target) == ""
-    ((measured,),) = calm.measure(dense, [[small]])
-    assert measured.machine["is_ahead"] == (measured.machine["others_cores"] > BUSY or precedence.is_needed)
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no distance, and no helper")
+def test_the_process_that_helps_to_measure_is_no_neighbour(bench: Bench, dense: Candidate, small: Candidate) -> None:
+    """Alone on the machine nothing runs ahead; where something else computes here, the helper at least adds nothing."""
+    least = np.inf
+    for _ in range(3):
+        both = replace(bench, target=replace(bench.target, threads=2), precedence=Precedence())
+        ((measured,),) = both.measure(dense, [[small]])
+        least = min(least, measured.machine["others_cores"])
+    assert least < BUSY / 2
 
 
 @pytest.mark.usefixtures("neighbours")

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ import pipeline.gradual_training
 import pipeline.recovery
 from pipeline.checkpoints import save_network
 from pipeline.context import Run
+from pipeline.gradual_training import TrainingPart, spared_rows, training_rows
 from pipeline.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
 from pipeline.run_folder import write_json
 from pipeline.training.gradual import TrainingRecord
@@ -48,26 +50,41 @@ def test_another_plan_does_not_go_on_with_the_last_ones_checkpoint(
     assert [path.name for path in (tmp_path / "run").glob("*.pt")] == [other.name]
 
 
-@pytest.mark.parametrize(("accuracy", "ships"), [(0.95, True), (0.9, True), (0.85, False)])
-def test_the_better_of_the_corrected_and_the_trained_network_ships(
-    run: Run, monkeypatch: pytest.MonkeyPatch, accuracy: float, ships: bool
+@pytest.mark.parametrize(("spoilt", "ships"), [("corrected", True), (None, True), ("trained", False)])
+def test_what_is_better_on_samples_kept_from_training_ships(
+    run: Run, monkeypatch: pytest.MonkeyPatch, spoilt: str | None, ships: bool
 ) -> None:
     corrected = run.copy_of_dense()
     name = next(iter(corrected.state_dict()))
-
-    def train(_: Run, __: object, network: torch.nn.Module) -> tuple[torch.nn.Module, dict[str, Any]]:
-        trained = copy.deepcopy(network)
+    networks = {"corrected": corrected, "trained": copy.deepcopy(corrected)}
+    if spoilt:
         with torch.no_grad():
-            trained.state_dict()[name].fill_(7.0)
-        return trained, {"accuracy": accuracy}
-
+            networks[spoilt].state_dict()[name].fill_(7.0)
+    accuracies = {"corrected": 0.9, "trained": 0.9 - 0.1 * ships}  # on held-out data, which decides nothing
     save_network(corrected, run.folder.file(CORRECTED))
-    write_json(run.folder.file(CORRECTION), {"accuracy": 0.9})
-    monkeypatch.setattr(pipeline.recovery, "trained_network", train)
+    write_json(run.folder.file(CORRECTION), {"accuracy": accuracies["corrected"]})
+    training = networks["trained"], {"accuracy": accuracies["trained"]}
+    monkeypatch.setattr(pipeline.recovery, "trained_network", lambda *_: training)
     finish_network(run, {})
+    taken = "trained" if ships else "corrected"
     shipped = run.network(run.folder.file("checkpoint.safetensors")).state_dict()[name]
-    assert bool((shipped == 7.0).all()) == ships
-    assert shipped_accuracy(run) == max(accuracy, 0.9)
+    assert torch.equal(shipped, networks[taken].state_dict()[name])
+    assert shipped_accuracy(run) == accuracies[taken]
+
+
+def test_training_sees_no_sample_that_judges_it(run: Run) -> None:
+    spared, trained = spared_rows(run), training_rows(run)
+    assert len(spared) > 100
+    assert not set(spared) & {*trained, *run.calibration.indices}
+    assert len(spared) + len(trained) == len(run.splits.train)
+    part = TrainingPart(run.splits.train, trained)
+    assert len(part) == len(part.labels) == len(trained)
+    rows = np.arange(3)
+    batches = [
+        part.batch(rows, np.random.default_rng(0)),
+        run.splits.train.batch(trained[:3], np.random.default_rng(0)),
+    ]
+    assert np.array_equal(batches[0].inputs, batches[1].inputs)
 
 
 def test_other_layers_in_int8_are_another_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
