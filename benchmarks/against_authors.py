@@ -29,7 +29,7 @@ from pipeline.context import Run
 from pipeline.evaluation import outputs_of
 from pipeline.recovery import accuracy_of, corrected_network, trained_network
 from pipeline.searching import Searcher, solve_in_loop
-from pipeline.stages import calibrate_stage, database_key, database_stage
+from pipeline.stages import calibrate_stage, database_stage
 from profilers.latency_table import LatencyTable
 from targets.errors import SpeedupError
 
@@ -131,7 +131,7 @@ def _ours(run: Run, table: LatencyTable) -> dict[str, Any]:
     start = time.perf_counter()
     database_stage(run)
     database_s = time.perf_counter() - start
-    searcher = Searcher(run, Database(run.folder.file("database")), SEARCH, database_key(run))
+    searcher = Searcher(run, Database(run.folder.file("database")), SEARCH)
     found = solve_in_loop(run, searcher, table, run.config.speedup, run.reporter.say)
     start = time.perf_counter()
     network, _ = corrected_network(run, run.plan_of(found.choice))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from calibration.datasets import Split, Splits
 from calibration.errors import DataError
+from calibration.finite import require_finite
 
 USUAL_SIZE = 1024
 FEWEST_OTHERS = 32
@@ -94,10 +95,7 @@ class CalibrationSamples:
 
     def _read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         inputs = self._split.inputs(self._indices[rows])
-        broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
-        if broken.any():
-            first = self._indices[rows[int(np.argmax(broken))]]
-            raise DataError(f"{int(broken.sum())} calibration samples hold NaN or infinity, the first is {first}")
+        require_finite(inputs, "calibration", self._indices[rows])
         return inputs
 
 

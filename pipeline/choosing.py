@@ -21,7 +21,6 @@ from pipeline.recovery import shipped_accuracy
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.setup import choose_candidates, open_folder, prepare
 from pipeline.sharing import share
-from pipeline.stages import database_key
 from profilers.latency_table import LatencyTable
 from targets.errors import ConfigError, SpeedupError, UserError
 from targets.target import load_target
@@ -176,7 +175,7 @@ def _holding(run: Run) -> list[dict[str, Any]]:
     fastest = max(1 / plan.relative for plan in table.measurements)
     rows: list[dict[str, Any]] = []
     for speedup in np.geomspace(LEAST_STEP * run.goal, fastest, STEPS) if fastest > LEAST_STEP * run.goal else ():
-        found = predicted_plans(run, database_key(run), [float(speedup)])
+        found = predicted_plans(run, [float(speedup)])
         if not all(holds_floor(run, row["accuracy"]) for row in found):
             break
         rows += found

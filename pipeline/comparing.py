@@ -20,10 +20,10 @@ FAST_ENOUGH = (0.0, ACCEPTED[1])
 """Measured over requested, less one, of a plain plan: no certificate is to come for which it would need a margin."""
 
 
-def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
+def compare_with_baselines(run: Run) -> dict[str, Any]:
     """The run's plan and plain ones that were measured as fast, all corrected after training and nothing more."""
     _, plan = load_plan(run.folder.file("plan.json"), run.units)
-    corrections = Corrections(run, database_key)
+    corrections = Corrections(run)
     rows: list[dict[str, Any]] = []
     unreachable: dict[str, str] = {}
     contest = plan["contest"] if plan["contest"] and plan["contest"][0]["choice"] == plan["choice"] else []  # same aim
@@ -31,7 +31,7 @@ def compare_with_baselines(run: Run, database_key: str) -> dict[str, Any]:
     met[plan["allocator"]] = (tuple(plan["choice"]), plan["measured_speedup"])
     for allocator in dict.fromkeys([plan["allocator"], *met, *plain_allocators(run)]):
         try:
-            choice, measured_speedup = met.get(allocator) or _solved(run, allocator, database_key)
+            choice, measured_speedup = met.get(allocator) or _solved(run, allocator)
             rows.append(
                 _row(run, corrections, allocator, choice, measured_speedup)
                 | {"is_ours": allocator == plan["allocator"]}
@@ -71,9 +71,9 @@ def _plain_int8(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _solved(run: Run, allocator: str, database_key: str) -> tuple[Choice, float]:
+def _solved(run: Run, allocator: str) -> tuple[Choice, float]:
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
-    found = solve_plainly(run, allocator, table, run.aim(), database_key, run.reporter.say, FAST_ENOUGH)
+    found = solve_plainly(run, allocator, table, run.aim(), run.reporter.say, FAST_ENOUGH)
     return found.choice, found.measured_speedup
 
 

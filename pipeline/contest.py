@@ -54,9 +54,7 @@ class Entry:
         }
 
 
-def hold_contest(
-    run: Run, searched: LoopResult, speedup: float, database_key: str, say: Callable[[str], None]
-) -> list[Entry]:
+def hold_contest(run: Run, searched: LoopResult, speedup: float, say: Callable[[str], None]) -> list[Entry]:
     """The search's plan and its rivals, the nearest to the dense network first.
 
     Args:
@@ -64,11 +62,11 @@ def hold_contest(
         speedup: that it aimed at.
         say: told what comes of it.
     """
-    corrections = Corrections(run, database_key)
+    corrections = Corrections(run)
     entries = [Entry(SEARCH, searched, _judged(run, corrections, searched.choice))]
     for allocator in plain_allocators(run):
         try:
-            entries.append(_rival(run, corrections, allocator, searched, speedup, database_key))
+            entries.append(_rival(run, corrections, allocator, searched, speedup))
         except (SpeedupError, RuntimeMissingError, ArtifactError, DataError) as error:  # the search's plan is there
             say(f"{allocator}: {str(error).splitlines()[0]}")
     for entry in entries:
@@ -77,10 +75,8 @@ def hold_contest(
     return sorted(entries, key=lambda entry: (entry.found.measured_speedup < least, entry.loss))
 
 
-def _rival(
-    run: Run, corrections: Corrections, allocator: str, searched: LoopResult, speedup: float, database_key: str
-) -> Entry:
-    found = solve_plainly(run, allocator, searched.table, speedup, database_key, lambda _: None)
+def _rival(run: Run, corrections: Corrections, allocator: str, searched: LoopResult, speedup: float) -> Entry:
+    found = solve_plainly(run, allocator, searched.table, speedup, lambda _: None)
     loss = _judged(run, corrections, found.choice)
     if not math.isfinite(loss):
         raise ArtifactError("the corrected network's loss is not finite")

@@ -26,6 +26,7 @@ from calibration.datasets import Splits
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.export import PlanPatcher, export_onnx
+from pipeline.families.base import Methods
 from pipeline.families.choice import chosen_families
 from pipeline.families.int8 import PRECISION, Ranges
 from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
@@ -214,6 +215,19 @@ class Run:
         """Digest of the dense network's weights and of the data's name and shape."""
         state = {name: _tensor_digest(value) for name, value in self.dense.state_dict().items()}
         return digest(self.adapter.name, state, self.splits.train.input_shape)
+
+    @property
+    def methods(self) -> Methods:
+        """What makes the levels."""
+        config = self.config
+        return Methods(config.criterion, config.channel_criterion, config.solver, largest_weight(self.host.isa))
+
+    @cached_property
+    def database_key(self) -> str:
+        """Digest of what the database depends on."""
+        config = self.config
+        made = [config.criterion, config.solver] if self.only_unstructured else [self.families, self.methods.names]
+        return digest("database", self.model_key, self.calibration.sha256, config.levels, *made)
 
     @cached_property
     def dense_onnx(self) -> Path:

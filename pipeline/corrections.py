@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.checkpoints import save_network
 from pipeline.context import Run
+from pipeline.models.checkpoints import write_weights
 from pipeline.recovery import CORRECTED, CORRECTION, TRAINING_CHECKPOINTS, OnPass, corrected_network
 from pipeline.run_folder import digest, read_json, write_json
 from pipeline.tracking.events import tell
@@ -25,14 +25,13 @@ class Corrections:
 
     Args:
         run: whose plans they are.
-        database_key: of the database that plans are stitched from.
     """
 
-    def __init__(self, run: Run, database_key: str) -> None:
+    def __init__(self, run: Run) -> None:
         config = run.config
         self._run, self._folder = run, run.folder.file(FOLDER)
         how = (config.layer_correction, config.correction_passes, config.correction_budget, config.seed)
-        self._key = digest(database_key, run.held_out_key, *how)
+        self._key = digest(run.database_key, run.held_out_key, *how)
 
     def key(self, choice: Choice) -> str:
         """Of everything that the corrected plan depends on."""
@@ -51,7 +50,7 @@ class Corrections:
         """The corrected network, layers in int8 as they are stored; its record is kept beside it."""
         path = self._path(choice, ".safetensors")
         if not path.exists():
-            save_network(self._make(choice, on_pass), path)
+            write_weights(self._make(choice, on_pass).state_dict(), path)
             self._path(choice, CHECKPOINT).unlink(missing_ok=True)
         return self._run.network(path)
 
@@ -62,7 +61,7 @@ class Corrections:
         def show(done: PassRecord) -> None:
             tell(run.tracker, correction_facts(done.number + 1, done.loss, done.block_error))
 
-        save_network(self.network(choice, show), run.folder.file(CORRECTED))
+        write_weights(self.network(choice, show).state_dict(), run.folder.file(CORRECTED))
         write_json(run.folder.file(CORRECTION), self.record(choice))
         for other in self._folder.glob("*.safetensors"):
             if other != path:

@@ -20,13 +20,13 @@ from calibration.batch_norm import batch_statistics
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.families.int8 import Ranges
-from pipeline.files import write_atomically
 from pipeline.models.base import Unit
 from pipeline.prefix import SharedPrefix
 from pipeline.run_folder import Log
 from pipeline.search.losses import Plan
 from pipeline.workers import Workers
 from targets.errors import ArtifactError, ConfigError
+from targets.files import write_atomically
 from targets.levels import Level
 
 Loss = Callable[[Tensor, Tensor], Tensor]

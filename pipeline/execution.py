@@ -16,7 +16,7 @@ from pipeline.provenance.signing import load_private_key
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.run_folder import read_json
 from pipeline.setup import open_folder
-from pipeline.stages import STAGES, database_key
+from pipeline.stages import STAGES
 from pipeline.tracking.following import follow_run, follow_stage
 from reports.write import write_reports
 from targets.errors import AccuracyError, SpeedupError
@@ -111,7 +111,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
 
 def _instead(run: Run) -> str:
     """Slower plans and their accuracy, a line each; predicted, not measured."""
-    rows = find_frontier(run, database_key(run))
+    rows = find_frontier(run)
     return "".join(f"About {row['speedup']:.2f}x would keep {row['accuracy']:.2%}.\n" for row in rows)
 
 

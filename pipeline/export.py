@@ -18,10 +18,10 @@ from torch import nn
 from pipeline.compression.criteria import kept_count
 from pipeline.families.int8 import Ranges
 from pipeline.families.registry import finish, has_family, layer_levels
-from pipeline.files import write_atomically
 from pipeline.graph import WEIGHT_OPERATORS, ExportedGraph, module_path
 from pipeline.models.base import Feeds, Unit
 from targets.errors import ArtifactError
+from targets.files import write_atomically
 from targets.levels import Level
 
 OPSET = 13

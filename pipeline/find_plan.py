@@ -15,7 +15,7 @@ from profilers.latency_table import LatencyTable
 PLAN, TABLE, CORRECTED_TABLE = "plan.json", "latency_table.json", "latency_table_corrected.json"
 
 
-def find_plan(run: Run, aim: float, database_key: str) -> None:
+def find_plan(run: Run, aim: float) -> None:
     """A plan whose measured speedup is the aim → plan.json, and the corrected table.
 
     Where a certificate fell short of the request, the allocator of the plan that is there goes on from what it learned.
@@ -37,7 +37,6 @@ def find_plan(run: Run, aim: float, database_key: str) -> None:
         run,
         Database(run.folder.file("database")),
         SEARCH if asked == BEST else asked,
-        database_key,
         coefficients_of(known) if known else None,
         tuple(known["choice"]) if known else None,
         show,
@@ -46,7 +45,7 @@ def find_plan(run: Run, aim: float, database_key: str) -> None:
     found = solve_in_loop(run, searcher, table, aim, run.reporter.say)
     contest = known["contest"] if known else []
     if asked == BEST:
-        entries = hold_contest(run, found, aim, database_key, run.reporter.say)
+        entries = hold_contest(run, found, aim, run.reporter.say)
         contest = [entry.to_json() for entry in entries]
         asked, found = entries[0].allocator, entries[0].found
     save_plan(
@@ -54,6 +53,7 @@ def find_plan(run: Run, aim: float, database_key: str) -> None:
         allocator=asked,
         contest=contest,
         requested_speedup=run.goal,
+        proxy=run.proxy,
         found=found,
         units=run.units,
         levels=run.levels,

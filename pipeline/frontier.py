@@ -20,13 +20,13 @@ SLOWEST = 1.1
 POINTS = 5
 
 
-def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
+def find_frontier(run: Run) -> list[dict[str, Any]]:
     """Plans between hardly faster and the request → frontier.json; see `predicted_plans`."""
     path, certificate = run.folder.file("frontier.json"), run.folder.file("certificate.json")
     speedups = np.geomspace(min(SLOWEST, run.goal**0.5), run.goal, POINTS)[:-1].tolist()
 
     def work() -> None:
-        found = predicted_plans(run, database_key, speedups)
+        found = predicted_plans(run, speedups)
         slower = [row for row in found if 1 < row["speedup"] < read_json(certificate)["measured_speedup"]]
         write_json(path, {"schema": 1, "rows": slower})
 
@@ -36,7 +36,7 @@ def find_frontier(run: Run, database_key: str) -> list[dict[str, Any]]:
     return rows
 
 
-def predicted_plans(run: Run, database_key: str, speedups: Sequence[float]) -> list[dict[str, Any]]:
+def predicted_plans(run: Run, speedups: Sequence[float]) -> list[dict[str, Any]]:
     """Plans at other speedups than the run's: what is predicted of each, its loss and its accuracy.
 
     They come from the corrected latency table and the sensitivities that the search learned, are corrected as the
@@ -46,8 +46,8 @@ def predicted_plans(run: Run, database_key: str, speedups: Sequence[float]) -> l
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
     database = Database(run.folder.file("database"))
     allocator = SEARCH if run.config.allocator == BEST else run.config.allocator
-    searcher = Searcher(run, database, allocator, database_key, coefficients_of(record))
-    corrections = Corrections(run, database_key)
+    searcher = Searcher(run, database, allocator, coefficients_of(record))
+    corrections = Corrections(run)
     rows = []
     for speedup in speedups:
         try:

@@ -20,11 +20,11 @@ from torch import nn
 
 from calibration.calibration_set import draw_others
 from calibration.datasets import Batch, Split
-from pipeline.checkpoints import save_network
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.launcher import find_launcher, run_launcher
+from pipeline.models.checkpoints import write_weights
 from pipeline.run_folder import RunFolder, read_json, write_json
 from pipeline.setup import prepare
 from pipeline.tracking.events import tell
@@ -182,7 +182,7 @@ def main(folder: Path) -> None:
     student = run.copy_of_dense()
     record = train(run, student, settings, goal, run_folder.file(job["checkpoint"]))
     if is_first:
-        save_network(student, run_folder.file(NETWORK))
+        write_weights(student.state_dict(), run_folder.file(NETWORK))
         write_json(run_folder.file(RECORD), asdict(record))
 
 

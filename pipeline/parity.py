@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import nn
 
 from pipeline.context import Run
@@ -15,6 +15,7 @@ from pipeline.differences import INT8_STEPS, relative_differences
 from pipeline.models.base import Feeds
 from profilers.measure import Candidate
 from targets.errors import ArtifactError
+from targets.files import write_atomically
 
 SAMPLES = 256
 SAMPLE_BYTES = 64 * 2**20
@@ -92,9 +93,7 @@ def write_golden(run: Run, onnx_path: Path, path: Path) -> None:
     count = max(1, min(run.target.batch_size, GOLDEN_BYTES // golden_inputs(run, 1).nbytes))
     feeds = run.adapter.feeds(golden_inputs(run, count))
     output = run.bench.infer(Candidate("exported", onnx_path), feeds)
-    part = path.with_name(path.name + ".part")
-    save_file({name: np.ascontiguousarray(array) for name, array in feeds.items()} | {OUTPUT: output}, part)
-    part.replace(path)
+    write_atomically(path, save({name: np.ascontiguousarray(a) for name, a in feeds.items()} | {OUTPUT: output}))
 
 
 def check_parity(

@@ -22,7 +22,6 @@ def solve_plainly(
     allocator: str,
     table: LatencyTable,
     speedup: float,
-    database_key: str,
     say: Callable[[str], None],
     accepted: tuple[float, float] | None = None,
 ) -> LoopResult:
@@ -34,7 +33,7 @@ def solve_plainly(
     Raises:
         SpeedupError: no such plan is that fast.
     """
-    searcher = Searcher(run, Database(run.folder.file("database")), allocator, database_key)
+    searcher = Searcher(run, Database(run.folder.file("database")), allocator)
 
     def tell(text: str) -> None:
         say(f"{allocator}, {text}")

@@ -23,6 +23,7 @@ def save_plan(
     allocator: str,
     contest: Sequence[Mapping[str, Any]],
     requested_speedup: float,
+    proxy: bool,
     found: LoopResult,
     units: Sequence[Unit],
     levels: Sequence[Level],
@@ -36,6 +37,7 @@ def save_plan(
 
     Args:
         contest: other allocators' plans among which this one was the nearest to the dense network, itself first.
+        proxy: it was measured on another host than it is meant for.
         errors: [units, levels] relative reconstruction errors.
         coefficients: [units] sensitivities that the search learned.
         seconds: that the search took, measurements of its plans included.
@@ -48,6 +50,7 @@ def save_plan(
             "allocator": allocator,
             "contest": list(contest),
             "requested_speedup": requested_speedup,
+            "proxy": proxy,
             "predicted_speedup": found.predicted_speedup,
             "measured_speedup": found.measured_speedup,
             "loss": found.loss,

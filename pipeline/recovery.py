@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from calibration.batch_norm import reestimate_batch_norm
 from calibration.calibration_set import labels_digest
-from pipeline.checkpoints import save_network
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
 from pipeline.families.int8 import Int8Training, round_network, round_weights
 from pipeline.families.registry import int8_layers, layer_levels, structured_layers
 from pipeline.gradual_training import goal_of, spared_rows, train, train_launched, training_rows
+from pipeline.models.checkpoints import write_weights
 from pipeline.models.inference import in_channels_last
 from pipeline.run_folder import digest, read_json, write_json
 from pipeline.training.correction import CorrectionSettings, PassRecord, match_outputs
@@ -49,7 +49,7 @@ def finish_network(run: Run, plan: Mapping[str, Level]) -> None:
             network = trained
         else:
             run.reporter.warn("the corrected network is better and ships: more --epochs may help")
-    save_network(network, run.folder.file(CHECKPOINT))
+    write_weights(network.state_dict(), run.folder.file(CHECKPOINT))
 
 
 def spared_losses(run: Run, networks: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_atomically
 from profilers.machine import peak_rss_bytes
 from targets.errors import ArtifactError, ConfigError
+from targets.files import write_atomically
 
 SCHEMA = 1
 
@@ -31,10 +31,8 @@ def file_digest(path: Path) -> str:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON under a temporary name, then rename: a reader never sees half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data, indent=1))
-    part.replace(path)
+    """Write JSON: a reader never sees half a file."""
+    write_atomically(path, json.dumps(data, indent=1).encode())
 
 
 def read_json(path: Path) -> Any:

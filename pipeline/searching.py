@@ -61,7 +61,6 @@ class Searcher:
         run: Run,
         database: Database,
         allocator: str,
-        database_key: str,
         coefficients: NDArray[np.float64] | None = None,
         start: Choice | None = None,
         on_evaluation: Callable[[int, float], None] | None = None,
@@ -75,13 +74,13 @@ class Searcher:
         self._seconds = 0.0
         self.trace: list[TraceRow] = []
         self._on_evaluation = on_evaluation
-        self._database, self._database_key = database, database_key
+        self._database = database
 
     @cached_property
     def losses(self) -> CandidateLosses:
         """What candidates are judged by; made once an allocator asks, as it holds the samples and the dense outputs."""
         run, samples = self._run, judging_samples(self._run)
-        key = digest("losses by batch", self._database_key, run.calibration.sha256, samples, JUDGING_BATCHES)
+        key = digest("losses by batch", run.database_key, run.calibration.sha256, samples, JUDGING_BATCHES)
         log = Log(run.folder.file("evaluations.jsonl"), key)
         shared = run.folder.file("shared")
         if not run.workers.is_here:

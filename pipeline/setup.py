@@ -10,13 +10,13 @@ from pipeline.config import AUTO_RUNTIME, RunConfig, to_toml
 from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.families.choice import named_families, with_families
-from pipeline.files import write_atomically
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
 from pipeline.workers import Workers
 from targets import environments
 from targets.devices.registry import LOCAL
 from targets.errors import RuntimeMissingError
+from targets.files import write_atomically
 from targets.host import HostFingerprint, is_proxy
 from targets.registry import RuntimeInfo, get_runtime, installed_runtimes
 from targets.target import Target, load_target

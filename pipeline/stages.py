@@ -23,11 +23,8 @@ from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.corrections import Corrections
 from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
-from pipeline.families.base import Methods
 from pipeline.families.channel import COLUMNS_A_BATCH
-from pipeline.families.ranges import largest_weight
 from pipeline.families.registry import int8_layers, layer_plans
-from pipeline.files import write_atomically
 from pipeline.find_plan import CORRECTED_TABLE, PLAN, find_plan
 from pipeline.first_look import first_look
 from pipeline.floors import is_too_low
@@ -57,6 +54,7 @@ from profilers.profile import PlanCounts, cheapest, enough_plans, profile
 from reports.records import EnvelopeFile
 from reports.write import write_reports
 from targets.errors import ArtifactError, SpeedupError
+from targets.files import write_atomically
 
 LOOK_S = 20.0
 """Seconds on the target's runtime that a first score of the dense network may take; torch takes some times as long."""
@@ -159,19 +157,6 @@ def _look_at_dense(run: Run) -> None:
         )
 
 
-def database_key(run: Run) -> str:
-    """What the database depends on."""
-    config = run.config
-    made = [config.criterion, config.solver] if run.only_unstructured else [run.families, methods_of(run).names]
-    return digest("database", run.model_key, run.calibration.sha256, config.levels, *made)
-
-
-def methods_of(run: Run) -> Methods:
-    """What makes the levels of a run."""
-    config = run.config
-    return Methods(config.criterion, config.channel_criterion, config.solver, largest_weight(run.host.isa))
-
-
 def database_stage(run: Run) -> None:
     """Statistics and levels → database/."""
     folder, config = run.folder.file("database"), run.config
@@ -197,14 +182,14 @@ def database_stage(run: Run) -> None:
                 progress=lambda done, total, name: task.update(done, name, total),
                 plans=None
                 if run.only_unstructured
-                else layer_plans(run.units, {unit.name: run.levels_of(unit) for unit in run.units}, methods_of(run)),
+                else layer_plans(run.units, {unit.name: run.levels_of(unit) for unit in run.units}, run.methods),
                 compute=run.workers.compute,
             )
 
     if folder.exists() and not _is_whole(folder):
         run.reporter.warn(f"{folder} was altered or is incomplete: what is broken is made again")
         run.folder.forget("database")
-    run.folder.stage("database", database_key(run), [folder.name], work)
+    run.folder.stage("database", run.database_key, [folder.name], work)
     kept = sum(path.stat().st_size for path in folder.iterdir())
     memory = f"at most {peak_rss_bytes() / 1e9:.2f} GB of memory"
     run.reporter.say(f"{len(layers)} layers, {kept / 1e6:.1f} MB on disk; {memory}")
@@ -227,8 +212,8 @@ def search_stage(run: Run) -> None:
             f"--allocator global-magnitude compares single weights, and the levels here are {', '.join(run.families)}: "
             "take another allocator, or --families unstructured."
         )
-    key = digest("search", database_key(run), run.table_key(), aim, config.allocator, config.evaluations, config.seed)
-    run.folder.stage("search", key, [PLAN, CORRECTED_TABLE], lambda: find_plan(run, aim, database_key(run)))
+    key = digest("search", run.database_key, run.table_key(), aim, config.allocator, config.evaluations, config.seed)
+    run.folder.stage("search", key, [PLAN, CORRECTED_TABLE], lambda: find_plan(run, aim))
     _, record = load_plan(run.folder.file(PLAN), run.units)
     search = record["search"]
     run.reporter.say(
@@ -242,7 +227,7 @@ def prune_stage(run: Run) -> None:
     """Plan and data → corrected.safetensors, and as checkpoint.safetensors that or, if better, the trained network."""
     config, folder = run.config, run.folder
     plan, record = load_plan(folder.file("plan.json"), run.units)
-    corrections, choice = Corrections(run, database_key(run)), tuple(record["choice"])
+    corrections, choice = Corrections(run), tuple(record["choice"])
     corrected = corrections.key(choice)
     folder.stage("correct", corrected, [CORRECTED, CORRECTION], lambda: corrections.take(choice))
     done = "corrected" if config.correction_passes else "stitched, batch norm re-estimated"
@@ -297,9 +282,7 @@ def compare_stage(run: Run) -> None:
     corrected = file_digest(run.folder.file(CORRECTED))
     passes = (run.config.correction_passes, run.config.correction_budget)  # of the plain plans
     key = digest("compare", run.host_key, run.held_out_key, corrected, run.table_key(), passes, nncf_version())
-    run.folder.stage(
-        "compare", key, [path.name], lambda: write_json(path, compare_with_baselines(run, database_key(run)))
-    )
+    run.folder.stage("compare", key, [path.name], lambda: write_json(path, compare_with_baselines(run)))
 
 
 def report_stage(run: Run) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import ArtifactError
+from targets.files import write_atomically
 from targets.levels import DENSE, Level
 
 SCHEMA = 1
@@ -160,9 +161,7 @@ class LatencyTable:
                 for plan in self.measurements
             ],
         }
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(data))
-        part.replace(path)
+        write_atomically(path, json.dumps(data).encode())
 
     @classmethod
     def load(cls, path: Path) -> "LatencyTable":

@@ -12,6 +12,7 @@ import numpy as np
 from profilers.measure import Bench, Candidate, Effort
 from profilers.probe_models import Files, write_probe_models
 from targets.errors import ArtifactError, RuntimeMissingError
+from targets.files import write_atomically
 from targets.registry import RuntimeInfo
 from targets.target import Target
 
@@ -125,9 +126,7 @@ class Capability:
             for r in self.runtimes
         ]
         data = {"schema": SCHEMA, "host_id": self.host_id, "target": self.target, "runtimes": runtimes}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(data, indent=1))
-        part.replace(path)
+        write_atomically(path, json.dumps(data, indent=1).encode())
 
     @classmethod
     def load(cls, path: Path) -> "Capability":

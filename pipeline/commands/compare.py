@@ -106,11 +106,11 @@ def compare(
 
 
 def _write(folder: Path, rows: "list[GridRow]", metric: str) -> None:
-    from pipeline.files import write_atomically
     from pipeline.grid_page import grid_page
     from pipeline.run_folder import write_json
     from reports.html import render_html
     from reports.markdown import render_markdown
+    from targets.files import write_atomically
 
     page = grid_page(rows, metric)
     write_json(folder / "comparison.json", {"schema": 1, "metric": metric, "rows": [row.to_json() for row in rows]})

@@ -11,8 +11,8 @@ from pydantic.fields import FieldInfo
 from pipeline.commands.options import plain_type
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
-from pipeline.files import write_atomically
 from targets.errors import ConfigError
+from targets.files import write_atomically
 
 WIDTH = 100
 EXAMPLES: dict[type, str] = {int: "1", float: "1.0"}

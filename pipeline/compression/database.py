@@ -28,12 +28,12 @@ from pipeline.compression.unit_file import (
     file_name,
     level_bytes,
     storable,
-    write_file,
     write_unit,
 )
 from pipeline.models.base import Unit
 from pipeline.workers import Compute, compute_here
 from targets.errors import ArtifactError, ConfigError, UserError
+from targets.files import write_atomically
 from targets.levels import DENSE, Level
 
 INDEX = "database.json"
@@ -272,7 +272,7 @@ def _write_index(folder: Path, units: Sequence[Unit], levels: Sequence[Level]) -
     """The list of units that makes a database finished."""
     entries = {unit.name: _index_entry(UnitFile(folder / file_name(unit.name))) for unit in units}
     index = {"schema": SCHEMA, "levels": [level.key for level in levels], "units": entries}
-    write_file(folder / INDEX, json.dumps(index, indent=1).encode())
+    write_atomically(folder / INDEX, json.dumps(index, indent=1).encode())
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.numpy import save
 
 from pipeline.compression.hessians import Matrix
 from targets.errors import ArtifactError
+from targets.files import write_atomically
 from targets.levels import Level
 
 SCHEMA = 1
@@ -95,25 +95,7 @@ def write_unit(folder: Path, header: UnitHeader, tensors: Tensors) -> None:
         OSError: the disk is full or cannot be written; nothing is left of the attempt.
     """
     metadata = {"header": header.to_json(), "sha256": _sha256(header, tensors)}
-    write_file(folder / file_name(header.unit), save(tensors, metadata))
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is either there in full or not at all.
-
-    Raises:
-        OSError: the disk is full or cannot be written; nothing is left of the attempt.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    write_atomically(folder / file_name(header.unit), save(tensors, metadata))
 
 
 class UnitFile:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.files import write_atomically
 from targets.errors import ArtifactError, ConfigError
+from targets.files import write_atomically
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".tar")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")

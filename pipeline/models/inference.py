@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from calibration.finite import require_finite
 from pipeline.models.base import Feeds, Predict
 
 
@@ -22,11 +23,14 @@ def torch_predict(
 ) -> Predict:
     """A deployed network as a function of samples [n, …], in eval mode and float32, ``batch_size`` of them at a time.
 
+    It raises `calibration.errors.DataError` for samples that hold NaN or infinity.
+
     Args:
         model: takes what ``feeds`` makes of samples.
     """
 
     def predict(inputs: NDArray[Any]) -> NDArray[np.float32]:
+        require_finite(inputs, "held-out")
         model.eval()
         outputs = []
         with torch.no_grad():

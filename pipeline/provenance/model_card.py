@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from pipeline.certificate import CERTIFIED
-from pipeline.files import write_atomically
+from targets.files import write_atomically
 
 HEADLINES = {
     "certified": "The speedup is certified: its whole interval reaches what was asked for.",

@@ -15,9 +15,9 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline.files import write_atomically
 from pipeline.provenance.facts import certificate_facts
 from pipeline.run_folder import file_digest
+from targets.files import write_atomically
 
 PROJECT = "spdy-edge"
 

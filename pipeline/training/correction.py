@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from calibration.batch_norm import reestimate_batch_norm
 from calibration.calibration_set import CalibrationBatches, CalibrationSamples
 from calibration.padding import real_positions
-from pipeline.files import write_atomically
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import block_error, captured
 from pipeline.training.masks import Masks, apply_masks
 from pipeline.training.schedule import cosine_lr
 from targets.errors import ArtifactError
+from targets.files import write_atomically
 
 CHECKPOINT_S = 30.0
 """Of learning, from one checkpoint to the next."""

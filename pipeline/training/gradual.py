@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from calibration.datasets import Batch
 from calibration.padding import real_positions
-from pipeline.files import write_atomically
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import Outputs, block_error, captured
 from pipeline.training.masks import Masks, apply_masks, magnitude_mask, planned_mask, sparsity
 from pipeline.training.schedule import cosine_lr, cubic_sparsity
 from targets.errors import ArtifactError
+from targets.files import write_atomically
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scalar loss of outputs, dense outputs and labels; `ModelAdapter.training_loss`."""

@@ -1,5 +1,6 @@
 """Samples with the right answers, on which a verification scores a network: a file of the user's, or the bundle's."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from calibration.datasets import Truth
 from pipeline.scoring.base import Scorer
 from pipeline.serving.record import TensorSpec
 from targets.errors import ConfigError
+from targets.files import write_atomically
 
 SAMPLE = "sample.npz"
 """Of a bundle that was asked to carry one."""
@@ -19,9 +21,9 @@ SAMPLE = "sample.npz"
 def write_sample(path: Path, feeds: Mapping[str, NDArray[Any]], truth: Truth) -> None:
     """Write preprocessed inputs [n, …] by name and what is right of them as `read_sample` reads them."""
     named = {"inputs": next(iter(feeds.values()))} if len(feeds) == 1 else dict(feeds)
-    part = path.with_name(f"part-{path.name}")
-    np.savez_compressed(part, **named, **truth)  # type: ignore[arg-type]
-    part.replace(path)
+    content = io.BytesIO()
+    np.savez_compressed(content, **named, **truth)  # type: ignore[arg-type]
+    write_atomically(path, content.getvalue())
 
 
 def read_sample(path: Path, inputs: Sequence[TensorSpec], scorer: Scorer) -> tuple[dict[str, NDArray[Any]], Truth]:

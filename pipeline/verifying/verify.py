@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle import MANIFEST, require_folder
-from pipeline.certificate import EXIT_CODES, verdict
+from pipeline.certificate import CERTIFIED, EXIT_CODES, verdict
 from pipeline.checks import Check, check, first_failure
 from pipeline.evidence import Protocol, SpeedupEvidence, disturbances_of, measure_speedup
 from pipeline.hidden_costs import hidden_costs
@@ -32,6 +32,7 @@ from targets.target import Target
 
 SCHEMA = 1
 STATUS = {0: "verified", 3: "missed", 4: "less accurate", 5: "altered", 6: "inconclusive", 7: "another host"}
+UNMEASURED = "unaltered, speed not measured"
 WORST_FIRST = (5, 7, 4, 3, 6, 0)
 Progress = Callable[[str, int, int], None]
 """Told what is being measured, how much is done, and how much there is."""
@@ -94,8 +95,10 @@ class Verification:
 
     @property
     def status(self) -> str:
-        """In a word."""
-        return STATUS[self.exit_code]
+        """In a word; what was not measured is not verified."""
+        if any(check.name == "speedup" and check.status != "skipped" for check in self.checks):
+            return STATUS[self.exit_code]
+        return STATUS[self.exit_code] if self.exit_code else UNMEASURED
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a file."""
@@ -285,7 +288,10 @@ def _check_host(host: HostFingerprint, certificate: CertificateRecord, is_strict
 
 
 def _check_surroundings(certificate: CertificateRecord, bench: Bench, host: HostFingerprint) -> Iterator[Check]:
-    """Versions, cores and clocks that differ from the certificate's."""
+    """What the certificate itself leaves open; versions, cores and clocks that differ from its own."""
+    if certificate.status != CERTIFIED or certificate.proxy:
+        said = f"{certificate.status}{', a proxy of another host' if certificate.proxy else ''}"
+        yield Check("certificate", "noted", CERTIFIED, said)
     certified, here = certificate.versions.get(bench.runtime.name), bench.runtime.version
     if certified != here:
         yield Check(f"version of {bench.runtime.name}", "noted", str(certified), str(here))

@@ -17,6 +17,7 @@ import tempfile
 import weakref
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ SSH_VARIABLE = "SPDY_EDGE_SSH"
 OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=10")
 MARK = "spdy-edge-begins"
 """What comes before it is said by the device's shell as it starts."""
+SILENT_S, SLOWEST = 300.0, 20_000
+"""A command that says nothing for as long hangs, as on a broken disk; what is sent along may take a second for so many
+bytes."""
+ROOM = ("No space left", "quota exceeded", "Read-only file system")
 LOST = 255
 """What ssh itself exits with; programs of ours never do."""
 PACKAGES = ("numpy", "onnx", *RUNTIMES)
@@ -104,14 +109,15 @@ class SshDevice:
 
     def trouble(self, code: int, words: str) -> UserError | None:
         """The error, if ssh says that it failed; what was sent may be gone then, as by a new start of the device."""
-        if code != LOST:
-            return None
         said = f"{self.name}: {_last_line(words) or 'the connection was lost'}"
+        # Where the user's configuration does not check keys strictly, ssh warns and goes on; nothing of ours does.
         if "HOST IDENTIFICATION HAS CHANGED" in words or "REVOKED HOST KEY" in words:
             return ConfigError(
                 f"{said}\nThe device's host key is not the one that is known. If it was set up anew, compare its key "
                 f"and correct known_hosts; if not, someone may be in between. Try by hand: {self._by_hand}"
             )
+        if code != LOST:
+            return None
         if "Host key verification failed" in words or "host key is known for" in words:
             return ConfigError(
                 f"{said}\nNo host key of the device, or of a host on the way, is known yet. Compare it and accept it "
@@ -185,8 +191,15 @@ class SshDevice:
             UnreachableError: the device cannot be reached, or the command failed.
         """
         try:
-            shell = shlex.join(["sh", "-c", f"echo {MARK}; {command}"])  # whatever the user's own shell there is
-            done = subprocess.run([*self._ssh, shell], input=sent, capture_output=True, check=False)
+            # Whatever the user's own shell there is, and in the words that are looked for below.
+            shell = shlex.join(["sh", "-c", f"export LC_ALL=C; echo {MARK}; {command}"])
+            most_s = SILENT_S + len(sent) / SLOWEST
+            done = subprocess.run([*self._ssh, shell], input=sent, capture_output=True, check=False, timeout=most_s)
+        except subprocess.TimeoutExpired:
+            raise UnreachableError(
+                f"{self.name}: a command did not end within {most_s:.0f} s, although the device answers. See whether "
+                "its disk and its load are well, and repeat."
+            ) from None
         except FileNotFoundError:
             raise ConfigError(f"{self._ssh[0]} is not installed here, and {self.name} is reached with it.") from None
         said = done.stderr.decode(errors="replace")
@@ -195,15 +208,19 @@ class SshDevice:
         if done.returncode == 0:
             return done.stdout.partition(f"{MARK}\n".encode())[2]
         words = _last_line(said)
-        if "No space left" in said:
+        if any(reason in said for reason in ROOM):
             raise UnreachableError(
-                f"{self.name}: the device has no room left ({words}). Make room below ~/.cache there and repeat."
+                f"{self.name}: the device has no room left ({words}). Make room below ~/.cache there, or set "
+                "XDG_CACHE_HOME there to a place that can be written, and repeat."
             )
         if done.returncode in (126, 127) and self._python in words:
             raise RuntimeMissingError(
                 f"{self.name}: {words}\nThe target's `python` must name an interpreter there with numpy and a runtime."
             )
-        raise UnreachableError(f"{self.name}: {words or f'a command ended with {done.returncode}'}")
+        raise UnreachableError(
+            f"{self.name}: {words or f'a command ended with {done.returncode}'}\n"
+            f"The device needs a POSIX shell, tar and Python 3.8 or newer. Try by hand: {self._by_hand}"
+        )
 
 
 def _destination(name: str) -> list[str]:
@@ -222,7 +239,8 @@ def _destination(name: str) -> list[str]:
 def _remove(ssh: Sequence[str], folder: str) -> None:
     """Remove our folder there; one that is left is removed by a run a week later."""
     if re.fullmatch(r".+/spdy-edge/run-\w+", folder):
-        subprocess.run([*ssh, f"rm -rf -- {shlex.quote(folder)}"], capture_output=True, check=False, timeout=60)
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run([*ssh, f"rm -rf -- {shlex.quote(folder)}"], capture_output=True, check=False, timeout=60)
 
 
 def _pack_description(path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,8 @@ from benchmarks.certificates import simulate
 from benchmarks.record_noise import RECORDINGS
 from pipeline.baseline import measure_best_dense
 from pipeline.certificate import verdict
-from pipeline.evidence import ProcessSamples, Protocol, evidence_of, measure_speedup
+from pipeline.evidence import ProcessSamples, Protocol, disturbances_of, evidence_of, measure_speedup
+from pipeline.process_log import ProcessLog
 from profilers.measure import Bench, Effort, Measurement
 from profilers.statistics import Interval
 from targets.errors import RuntimeMissingError
@@ -87,6 +89,67 @@ def test_a_network_that_does_not_run_has_no_certificate(bench: Bench, files: tup
     broken.write_bytes(b"no")
     with pytest.raises(RuntimeMissingError, match="compressed"):
         measure_speedup(bench, files[0], broken, Protocol(processes=2, effort=Effort(1, 5, 1.0)), seed=0)
+
+
+def fails_at(bench: Bench, monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
+    """Have some measuring processes die; the first is number 0."""
+    measure, calls = Bench.measure, iter(range(100))
+
+    def measure_or_die(*arguments: Any, **settings: Any) -> list[list[Measurement]]:
+        if next(calls) in numbers:
+            return [[Measurement("compressed", error="worker ended (-9)")]]
+        return measure(*arguments, **settings)
+
+    monkeypatch.setattr(Bench, "measure", measure_or_die)
+
+
+QUICK = Effort(1, 5, 0.1, patience_s=0.0)
+
+
+def test_a_process_that_dies_is_told_of_and_costs_no_certificate(
+    bench: Bench, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_at(bench, monkeypatch, {1, 3})
+    protocol = Protocol(processes=3, most_processes=3, null_processes=2, effort=QUICK)
+    evidence = measure_speedup(bench, *files, protocol, seed=0)
+    assert len(evidence.processes) == 3
+    assert len(evidence.failures) == 2
+    assert "worker ended (-9)" in disturbances_of(evidence, bench)[-1]
+
+
+def test_processes_that_go_on_dying_end_it(
+    bench: Bench, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_at(bench, monkeypatch, {1, 2, 3})
+    with pytest.raises(RuntimeMissingError, match="worker ended"):
+        measure_speedup(bench, *files, Protocol(processes=3, most_processes=3, effort=QUICK), seed=0)
+
+
+def test_an_interrupted_certificate_goes_on_within_the_hour(
+    bench: Bench, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "certifying.jsonl"
+    log = ProcessLog(path, "key")
+    protocol = Protocol(processes=3, most_processes=3, null_processes=2, effort=QUICK)
+
+    def interrupt(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_speedup(bench, *files, protocol, seed=0, on_process=interrupt, keep=log.add)
+    again = ProcessLog(path, "key")
+    assert len(again.processes) == 2
+    going_on: dict[str, Any] = {"earlier": again.processes, "earlier_s": again.elapsed_s, "keep": again.add}
+    evidence = measure_speedup(bench, *files, protocol, seed=0, **going_on)
+    assert evidence.processes[:2] == again.processes
+    assert len(evidence.processes) == 3
+    assert evidence.span_s > again.elapsed_s
+    with monkeypatch.context() as later:
+        later.setattr("pipeline.process_log.FRESH_S", 0.0)
+        assert ProcessLog(path, "key").processes == ()
+    again.add(evidence.processes[0])
+    assert ProcessLog(path, "another network's").processes == ()
 
 
 def test_the_best_dense_is_the_fastest_of_all_that_run(bench: Bench, files: tuple[Path, Path]) -> None:

@@ -63,13 +63,13 @@ def solved(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("solved")
 def test_the_nearest_once_corrected_is_first(run: Run, corrected: list[int]) -> None:
     said: list[str] = []
-    entries = hold_contest(run, found(0), 2.0, "key", said.append)
+    entries = hold_contest(run, found(0), 2.0, said.append)
     assert [entry.allocator for entry in entries] == ["uniform", "spdy", "global-magnitude"]
     assert entries[0].found.choice == (1,)
     assert [entry.loss for entry in entries] == sorted(entry.loss for entry in entries)
     assert len(said) == 3
     assert sorted(corrected) == [0, 1, 2]
-    hold_contest(run, found(0), 2.0, "key", said.append)
+    hold_contest(run, found(0), 2.0, said.append)
     assert len(corrected) == 3
 
 
@@ -84,7 +84,7 @@ def test_a_rival_that_fails_is_told_and_the_searchs_plan_stands(
         raise error("failed on the solved plan")
 
     monkeypatch.setattr(pipeline.contest, "solve_plainly", fail)
-    assert [entry.allocator for entry in hold_contest(run, found(0), 2.0, "key", said.append)] == ["spdy"]
+    assert [entry.allocator for entry in hold_contest(run, found(0), 2.0, said.append)] == ["spdy"]
     assert "uniform: failed on the solved plan" in said
 
 
@@ -92,7 +92,7 @@ def test_a_rival_that_fails_is_told_and_the_searchs_plan_stands(
 def test_a_rival_that_is_slower_than_what_was_asked_for_never_wins(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = replace(found(1), measured_speedup=1.9)
     monkeypatch.setattr(pipeline.contest, "solve_plainly", lambda *_: slow)
-    first, *others = hold_contest(run, found(0), 2.0, "key", lambda _: None)
+    first, *others = hold_contest(run, found(0), 2.0, lambda _: None)
     assert first.allocator == "spdy"
     assert all(entry.loss < first.loss for entry in others)
 
@@ -103,11 +103,11 @@ def test_a_plain_plan_that_is_not_as_fast_is_left_out(run: Run, monkeypatch: pyt
         raise SpeedupError("too fast")
 
     monkeypatch.setattr(pipeline.contest, "solve_plainly", unreachable)
-    assert [entry.allocator for entry in hold_contest(run, found(0), 2.0, "key", lambda _: None)] == ["spdy"]
+    assert [entry.allocator for entry in hold_contest(run, found(0), 2.0, lambda _: None)] == ["spdy"]
 
 
 def test_the_taken_correction_is_the_runs_and_the_other_networks_go(run: Run, corrected: list[int]) -> None:
-    corrections = Corrections(run, "key")
+    corrections = Corrections(run)
     for choice in (0, 1):
         corrections.network((choice,))
         assert corrections.record((choice,))["accuracy"] == 0.9
@@ -118,9 +118,10 @@ def test_the_taken_correction_is_the_runs_and_the_other_networks_go(run: Run, co
     assert read_json(run.folder.file("correction.json"))["accuracy"] == 0.9
     assert len(list(run.folder.file("corrected").glob("*.safetensors"))) == 1
     assert corrected == [0, 1]
-    assert Corrections(run, "another database").key((1,)) != corrections.key((1,))
     assert corrections.record((0,))["accuracy"] == 0.9
     assert corrected == [0, 1]
+    run.database_key = "another database"
+    assert Corrections(run).key((1,)) != corrections.key((1,))
 
 
 def test_losses_are_of_samples_that_nothing_learned_from(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

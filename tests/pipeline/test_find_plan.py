@@ -49,10 +49,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_contest_and_trace_stay_when_the_winner_goes_on_for_a_higher_aim(run: Run) -> None:
-    find_plan(run, run.goal, "database")
+    find_plan(run, run.goal)
     first = read_json(run.folder.file("plan.json"))
     assert (first["allocator"], first["search"]["evaluations"]) == ("uniform", 2)
-    find_plan(run, run.goal * 1.02, "database")
+    find_plan(run, run.goal * 1.02)
     second = read_json(run.folder.file("plan.json"))
     assert second["allocator"] == "uniform"
     assert second["contest"] == first["contest"] == [{"allocator": "uniform"}, {"allocator": "spdy"}]

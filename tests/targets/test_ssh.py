@@ -220,7 +220,11 @@ def test_a_device_that_is_gone_ends_the_run_with_its_words(
         bench.measure(models[0], [[models[1]]])
 
 
-def test_another_host_key_stops_everything(device: SshDevice, server: Sshd) -> None:
+@pytest.mark.parametrize("strictness", ["yes", "no"])
+def test_another_host_key_stops_everything(server: Sshd, monkeypatch: pytest.MonkeyPatch, strictness: str) -> None:
+    """Whatever the user's configuration says: with ``no``, ssh itself would warn and go on."""
+    monkeypatch.setenv("SPDY_EDGE_SSH", f"{server.command} -o StrictHostKeyChecking={strictness}")
+    device = SshDevice(server.address, sys.executable)
     other = make_key(server.folder / "other").with_name("other.pub").read_text()
     (server.folder / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {other}")
     with pytest.raises(ConfigError, match="host key is not the one"):
@@ -238,6 +242,19 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("SPDY_EDGE_SSH", "ssh -F none -o ConnectTimeout=1")
         with pytest.raises(UnreachableError, match="timed out"):
             SshDevice(f"ssh://127.0.0.1:{silent.getsockname()[1]}").host()
+
+
+def test_a_command_that_hangs_on_a_device_that_answers_is_given_up(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its disk no longer answers."""
+    hangs = tmp_path / "ssh"
+    hangs.write_text(f'#!/bin/sh\nexec {server.command} "$@"\\; sleep 60\n')
+    hangs.chmod(0o755)
+    monkeypatch.setenv("SPDY_EDGE_SSH", str(hangs))
+    monkeypatch.setattr("targets.devices.ssh.SILENT_S", 1.0)
+    with pytest.raises(UnreachableError, match="did not end within"):
+        SshDevice(server.address, sys.executable).host()
 
 
 def test_an_interpreter_that_is_not_there(server: Sshd) -> None:

@@ -10,9 +10,9 @@ import torch
 
 import pipeline.gradual_training
 import pipeline.recovery
-from pipeline.checkpoints import save_network
 from pipeline.context import Run
 from pipeline.gradual_training import TrainingPart, spared_rows, training_rows
+from pipeline.models.checkpoints import write_weights
 from pipeline.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
 from pipeline.run_folder import write_json
 from pipeline.training.gradual import TrainingRecord
@@ -61,7 +61,7 @@ def test_what_is_better_on_samples_kept_from_training_ships(
         with torch.no_grad():
             networks[spoilt].state_dict()[name].fill_(7.0)
     accuracies = {"corrected": 0.9, "trained": 0.9 - 0.1 * ships}  # on held-out data, which decides nothing
-    save_network(corrected, run.folder.file(CORRECTED))
+    write_weights(corrected.state_dict(), run.folder.file(CORRECTED))
     write_json(run.folder.file(CORRECTION), {"accuracy": accuracies["corrected"]})
     training = networks["trained"], {"accuracy": accuracies["trained"]}
     monkeypatch.setattr(pipeline.recovery, "trained_network", lambda *_: training)

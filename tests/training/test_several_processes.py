@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.checkpoints import save_network
 from pipeline.config import resolve
 from pipeline.context import Run
+from pipeline.models.checkpoints import write_weights
 from pipeline.recovery import trained_network
 from targets.errors import ConfigError, RuntimeMissingError
 from targets.levels import Level
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Run:
     corrected, (block, *_) = run.copy_of_dense(), [unit for unit in run.units if unit.cuts]
     with torch.no_grad():  # half of the channels that are read
         corrected.get_parameter(f"{block.cuts[0].consumer}.weight")[:, ::2] = 0
-    save_network(corrected, run.folder.file("corrected.safetensors"))
+    write_weights(corrected.state_dict(), run.folder.file("corrected.safetensors"))
     return run
 
 
