@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.batch_sizes import batch_of, write_for_batch
 from pipeline.certificate import INCONCLUSIVE, MISSED, verdict
 from pipeline.evidence import Protocol, measure_speedup
 from pipeline.isa_parity import IsaPlace, check_isas, measure_isas
@@ -23,7 +24,7 @@ from pipeline.verifying.outputs import Golden, read_golden
 from profilers.measure import Bench, save_feeds
 from profilers.statistics import Interval
 from targets.errors import ConfigError, RuntimeMissingError
-from targets.host import available_cores, collect_host
+from targets.host import available_cores, collect_host, pinned_cpus
 from targets.registry import get_runtime
 from targets.target import Target
 
@@ -67,6 +68,15 @@ class Networks:
     def batch(self, size: int) -> dict[str, NDArray[Any]]:
         """The first ``size`` inputs, repeated where there are fewer."""
         return {name: array[np.arange(size) % len(array)] for name, array in self.feeds.items()}
+
+    def for_batch(self, size: int, folder: Path) -> tuple[Path, Path]:
+        """Files of both networks for batches of ``size``, in ``folder`` where these are not for such."""
+        if batch_of(self.dense) in (0, size):
+            return self.dense, self.compressed
+        dense, compressed = folder / "dense.onnx", folder / "compressed.onnx"
+        for source, path in ((self.dense, dense), (self.compressed, compressed)):
+            write_for_batch(source, size, path)
+        return dense, compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,10 +237,12 @@ def _bench(runtime: str, threads: int, batch_size: int, feeds: Mapping[str, NDAr
 def _measure_place(networks: Networks, certificate: CertificateRecord, place: Place, protocol: Protocol) -> Place:
     feeds = networks.batch(place.batch_size)
     fed = _bench(certificate.target.runtime, place.threads, place.batch_size, feeds)
-    with fed as bench, _neighbour(bench.device.pinned_cpus(place.threads) if place.neighbour else ()):
+    busy = pinned_cpus(place.threads) if place.neighbour else ()
+    with tempfile.TemporaryDirectory() as folder, fed as bench, _neighbour(busy):
         try:
-            found = measure_speedup(bench, networks.dense, networks.compressed, protocol, seed=0)
-        except RuntimeMissingError as error:  # a fixed batch size in the file is the usual reason
+            files = networks.for_batch(place.batch_size, Path(folder))
+            found = measure_speedup(bench, *files, protocol, seed=0)
+        except RuntimeMissingError as error:  # such as a network that fixes its batch in ways of its own
             return replace(place, status=NOT_POSSIBLE, error=str(error).splitlines()[0])
     status = verdict(certificate.requested_speedup, found.speedup, found.noise_floor, found.is_disturbed)
     return replace(

@@ -31,8 +31,10 @@ def place(status: str, value: float, threads: int = 1, batch: int = 4) -> Place:
 
 def test_every_place_is_measured_and_what_the_file_forbids_is_said(tmp_path: Path) -> None:
     bundle = runnable_bundle(tmp_path)
-    found = measure_envelope(bundle, threads=[1], batches=[4], protocol=QUICK)
-    assert [(p.threads, p.batch_size, p.neighbour) for p in found.places] == [(1, 4, False), (1, 4, True)]
+    found = measure_envelope(bundle, threads=[1], batches=[2, 4], protocol=QUICK)
+    every = [(1, 2, False), (1, 2, True), (1, 4, False), (1, 4, True)]
+    assert [(p.threads, p.batch_size, p.neighbour) for p in found.places] == every
+    assert all(p.speedup for p in found.places if not p.neighbour)  # the files are for batches of four
     for measured in found.places:
         assert (measured.speedup is None) == (measured.status == "not possible") == (measured.error is not None)
     assert any(measured.speedup and measured.speedup.value > 1.5 for measured in found.places)
