@@ -73,7 +73,7 @@ def _plain_int8(run: Run) -> list[dict[str, Any]]:
 
 def _solved(run: Run, allocator: str) -> tuple[Choice, float]:
     table = LatencyTable.load(run.folder.file("latency_table_corrected.json"))
-    found = solve_plainly(run, allocator, table, run.aim(), run.reporter.say, FAST_ENOUGH)
+    found = solve_plainly(run, allocator, table, run.aims.current, run.reporter.say, FAST_ENOUGH)
     return found.choice, found.measured_speedup
 
 

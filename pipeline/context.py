@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from calibration.calibration_set import (
     draw_others,
 )
 from calibration.datasets import Splits
+from pipeline.aims import Aims
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.export import PlanPatcher, export_onnx
@@ -36,6 +36,7 @@ from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
 from pipeline.models.dry_run import check_data, try_out, try_training
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
+from pipeline.promises import promised
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.scoring.registry import scorer_of
 from pipeline.tracking.events import Tracker
@@ -43,8 +44,7 @@ from pipeline.workers import Workers
 from profilers.latency_table import LatencyTable, TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import GAINS_FROM, Capability, RuntimeCapability
-from targets.environments import MANAGED
-from targets.errors import ArtifactError, ConfigError, SpeedupError
+from targets.errors import ArtifactError, ConfigError
 from targets.host import HostFingerprint
 from targets.levels import Level
 from targets.registry import RuntimeInfo
@@ -90,37 +90,6 @@ class Run:
             f"runtime {self.runtime.name} {self.runtime.version} ({why}: {promise}), {self.target.threads} threads, "
             f"batch {self.target.batch_size}"
         )
-
-    def require_gain(self) -> None:
-        """Stop where no level can buy time, and say which of the families asked for cannot.
-
-        Raises:
-            SpeedupError: the runtime gains nothing from the families that it has, or from those asked for.
-        """
-        assert self.capability is not None, "the probe stage comes first"
-        idle = [family for family in self.families if family not in self.capability.gaining]
-        if idle and len(idle) < len(self.families):
-            self.reporter.warn(f"{', '.join(idle)} gains nothing here: {promised(self.capability)} in the probe")
-        if len(idle) == len(self.families):
-            raise SpeedupError(
-                f"{self.config.speedup:g}x is unreachable on {self.capability.name} with "
-                f"{', '.join(self.families) or 'no family of levels'}: next to dense the probe ran "
-                f"{promised(self.capability)}{_failed(self.capability)}.\n"
-                f"{_ways_out(self.capability, self.families, self.bench.device.runtimes())}"
-            )
-
-    def require_levels(self) -> None:
-        """Stop where the families have no level for any unit.
-
-        Raises:
-            SpeedupError: as channels where no block of the network is known to shrink.
-        """
-        if all(len(self.levels_of(unit)) < 2 for unit in self.units):
-            raise SpeedupError(
-                f"{self.config.speedup:g}x is unreachable with {', '.join(self.families)}: no part of "
-                f"{self.adapter.name} is known to shrink. Give its adapter widths() (docs/your-model.md), or ask for "
-                "other --families, such as int8, or for a runtime that gains from zeros."
-            )
 
     @cached_property
     def adapter(self) -> ModelAdapter:
@@ -345,33 +314,11 @@ class Run:
             return self.config.speedup
         return float(read_json(self.folder.file(BASELINE))["speedup"])
 
-    def aim(self) -> float:
-        """The speedup that the search aims at: the request, or more once a certificate fell short of it."""
-        return self._aims()[-1]
-
-    def set_aim(self, speedup: float) -> None:
-        """Aim at another speedup from now on, as long as it is within reach."""
-        self._keep_aims([*self._aims(), speedup])
-
-    def lower_aim(self) -> bool:
-        """Go back to what was aimed at before, where there was something."""
-        *before, _ = self._aims()
-        if before:
-            self._keep_aims(before)
-        return bool(before)
-
-    def _aims(self) -> list[float]:
-        """The goal, then what was aimed at for it on this host with this network, higher and higher."""
-        path = self.folder.file("aim.json")
-        kept = read_json(path) if path.exists() else {}
-        return [self.goal, *kept["raised"]] if kept.get("key") == self._aim_key else [self.goal]
-
-    def _keep_aims(self, aims: Sequence[float]) -> None:
-        write_json(self.folder.file("aim.json"), {"schema": 2, "key": self._aim_key, "raised": list(aims[1:])})
-
     @property
-    def _aim_key(self) -> str:
-        return digest("aim", self.host_key, self.model_key, self.goal)
+    def aims(self) -> Aims:
+        """What the search aims at, for the goal on this host with this network."""
+        key = digest("aim", self.host_key, self.model_key, self.goal)
+        return Aims(self.folder.file("aim.json"), key, self.goal)
 
     def table_key(self) -> str:
         """Digest of the latency table's file."""
@@ -384,35 +331,6 @@ class Run:
         return digest(
             self.host.id, self.runtime.name, self.runtime.version, self.target.threads, self.target.batch_size
         )
-
-
-def promised(capability: RuntimeCapability) -> str:
-    """What the probe says of a runtime's families, in words."""
-    amounts = {
-        "unstructured": "at 90% to 99% sparsity",
-        "channel": "at half to a quarter of the channels",
-        "int8": "in int8",
-    }
-    said = [f"{promise:.2f}x {amounts[family]}" for family, promise in capability.promises.items()]
-    return ", ".join(said) or "1.00x (no family of levels)"
-
-
-def _ways_out(capability: RuntimeCapability, asked: Collection[str], installed: Sequence[RuntimeInfo]) -> str:
-    """What to try where the families asked for gain nothing on a runtime."""
-    left = [family for family in capability.gaining if family not in asked]
-    ways = [f"--families {','.join(left)}, from which it gains"] if left else []
-    others = [info for info in installed if info.name != capability.name and info.families]
-    ways += [f"--runtime {info.name} ({', '.join(info.families)})" for info in others]
-    missing = MANAGED.keys() - {info.name for info in installed}
-    ways += [f"`pipeline runtimes install {name}`, then --runtime {name}" for name in sorted(missing)]
-    advice = f"Try {', or '.join(ways)}. " if ways else ""
-    return f"{advice}`pipeline probe` shows what each runtime gains."
-
-
-def _failed(capability: RuntimeCapability) -> str:
-    if failures := capability.failures:
-        return f", and {len(failures)} of its {len(capability.rows)} measurements failed ({failures[0]})"
-    return ""
 
 
 def _tensor_digest(value: torch.Tensor) -> str:

@@ -78,7 +78,7 @@ def _do(run: Run, name: str) -> bool | None:
     try:
         return follow_stage(run.tracker, run.folder.path, name, lambda: STAGES[name](run))
     except SpeedupError:
-        if name != "search" or not run.lower_aim():
+        if name != "search" or not run.aims.lower():
             raise
         run.reporter.warn("no plan is that much faster: the one that is there stays")
         return _do(run, name)
@@ -93,7 +93,7 @@ def _aim_again(run: Run, most: int = 2) -> None:
         certificate = read_json(run.folder.file("certificate.json"))
         if run.carried or certificate["status"] == CERTIFIED or certificate["noise_floor"] > run.goal - 1:
             return
-        if certificate["is_disturbed"] and (attempt or run.aim() > run.goal):
+        if certificate["is_disturbed"] and (attempt or run.aims.current > run.goal):
             run.reporter.warn(
                 f"the machine was disturbed in {certificate['disturbed_fraction']:.0%} of the rounds: nothing can be "
                 f"concluded. When it is quieter: pipeline certify {run.folder.path} --again"
@@ -101,11 +101,11 @@ def _aim_again(run: Run, most: int = 2) -> None:
             return
         factor = min(run.goal / certificate["ci_low"], MOST_HIGHER)
         run.reporter.say(f"the interval begins at {certificate['ci_low']:.3f}x: aiming {factor - 1:.1%} higher")
-        higher = run.aim() * factor
-        run.set_aim(higher)
+        higher = run.aims.current * factor
+        run.aims.raise_to(higher)
         for name in ("search", "prune", "export", "certify"):
             _do(run, name)
-        if run.aim() != higher:  # out of reach: plan and certificate stay as they are
+        if run.aims.current != higher:  # out of reach: plan and certificate stay as they are
             return
 
 

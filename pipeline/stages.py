@@ -28,6 +28,7 @@ from pipeline.families.registry import int8_layers, layer_plans
 from pipeline.find_plan import CORRECTED_TABLE, PLAN, find_plan
 from pipeline.first_look import first_look
 from pipeline.floors import is_too_low
+from pipeline.gains import require_gain, require_levels
 from pipeline.hidden_costs import slow_kernels
 from pipeline.measuring import PlanBench
 from pipeline.nncf_int8 import nncf_version
@@ -80,8 +81,8 @@ def profile_stage(run: Run) -> None:
     if run.config.latency_table:
         take_table(run, run.config.latency_table, path)
         return
-    run.require_gain()
-    run.require_levels()
+    require_gain(run)
+    require_levels(run)
     counts = PlanCounts.of(run.config.plans or enough_plans(run.table_units))
 
     def work() -> None:
@@ -206,7 +207,7 @@ def _is_whole(folder: Path) -> bool:
 def search_stage(run: Run) -> None:
     """Tables, database and the requested speedup → plan.json, in the closed loop of solving, measuring, correcting."""
     config = run.config
-    aim = run.aim()
+    aim = run.aims.current
     if config.allocator == "global-magnitude" and not run.only_unstructured:
         raise SpeedupError(
             f"--allocator global-magnitude compares single weights, and the levels here are {', '.join(run.families)}: "

@@ -31,8 +31,8 @@ class Stages:
 
     def do(self, name: str) -> bool | None:
         if name == "search":
-            self.aims.append(self.run.aim())
-            if self.run.aim() > self.fastest:
+            self.aims.append(self.run.aims.current)
+            if self.run.aims.current > self.fastest:
                 raise SpeedupError("unreachable")
         self.done.append(name)
         if name == "certify":
@@ -76,10 +76,10 @@ def test_a_machine_that_misses_again_and_again_is_not_asked_for_ever(run: Run, m
 def test_a_finished_run_that_missed_is_left_as_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     stages(run, monkeypatch, MISSED, MISSED, MISSED)
     execute(run, "report")
-    aim, again = run.aim(), stages(run, monkeypatch)
+    aim, again = run.aims.current, stages(run, monkeypatch)
     execute(run, "report")
     assert again.done == ["search", "prune", "export", "certify", "report"]
-    assert run.aim() == aim
+    assert run.aims.current == aim
 
 
 def test_where_nothing_is_faster_the_missed_certificate_stands(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,22 +87,22 @@ def test_where_nothing_is_faster_the_missed_certificate_stands(run: Run, monkeyp
     execute(run, "report")
     assert made.aims == [2.0, pytest.approx(2.0 * 2.0 / 1.97), 2.0]
     assert made.done == ["search", "prune", "export", "certify"] * 2 + ["report"]
-    assert run.aim() == 2.0
+    assert run.aims.current == 2.0
 
 
 def test_a_run_that_was_killed_while_it_aimed_too_high_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.folder.path.mkdir()
-    run.set_aim(2.04)
+    run.aims.raise_to(2.04)
     made = stages(run, monkeypatch, CERTIFIED, fastest=2.0)
     execute(run, "report")
     assert made.done == ["search", "prune", "export", "certify", "report"]
-    assert run.aim() == 2.0
+    assert run.aims.current == 2.0
 
 
 def test_what_was_aimed_at_twice_is_lowered_step_by_step_to_the_goal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.folder.path.mkdir()
-    run.set_aim(2.04)
-    run.set_aim(2.08)
+    run.aims.raise_to(2.04)
+    run.aims.raise_to(2.08)
     made = stages(run, monkeypatch, CERTIFIED, fastest=2.0)
     execute(run, "report")
     assert made.aims == [2.08, 2.04, 2.0]
@@ -111,11 +111,11 @@ def test_what_was_aimed_at_twice_is_lowered_step_by_step_to_the_goal(run: Run, m
 @pytest.mark.parametrize("changed", ["host_key", "model_key"])
 def test_another_host_or_network_aims_at_the_goal(run: Run, changed: str) -> None:
     run.folder.path.mkdir()
-    run.set_aim(2.04)
-    assert run.aim() == 2.04
+    run.aims.raise_to(2.04)
+    assert run.aims.current == 2.04
     run.__dict__[changed] = "another"
-    assert run.aim() == 2.0
-    assert not run.lower_aim()
+    assert run.aims.current == 2.0
+    assert not run.aims.lower()
 
 
 def test_a_request_that_was_never_within_reach_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

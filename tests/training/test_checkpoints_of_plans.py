@@ -11,6 +11,7 @@ import torch
 import pipeline.gradual_training
 import pipeline.recovery
 from pipeline.context import Run
+from pipeline.gains import require_levels
 from pipeline.gradual_training import TrainingPart, spared_rows, training_rows
 from pipeline.models.checkpoints import write_weights
 from pipeline.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
@@ -104,7 +105,7 @@ def test_other_layers_in_int8_are_another_training(run: Run, monkeypatch: pytest
 
 
 def test_a_network_without_a_width_is_told_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.require_levels()
+    require_levels(run)
     monkeypatch.setattr(run, "units", [unit for unit in run.units if not unit.cuts])
     with pytest.raises(SpeedupError, match=r"no part of .* is known to shrink\. Give its adapter widths\(\)"):
-        run.require_levels()
+        require_levels(run)

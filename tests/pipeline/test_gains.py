@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.gains import require_gain
 from profilers.probe import ProbeRow, RuntimeCapability
 from targets.errors import SpeedupError
 from tests.opened_runs import opened_run
@@ -14,7 +15,7 @@ def test_where_the_family_asked_for_gains_nothing_those_that_do_are_named(tmp_pa
     rows = tuple(ProbeRow("conv", 0.5, 1.0, gain, family=family) for family, gain in (("channel", 2.0), ("int8", 0.8)))
     run.capability = RuntimeCapability("onnxruntime", "1", ("channel", "int8"), "", rows)
     with pytest.raises(SpeedupError) as error:
-        run.require_gain()
+        require_gain(run)
     said = str(error.value)
     assert "unreachable on onnxruntime with int8" in said
     assert "--families channel, from which it gains" in said
