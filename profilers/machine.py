@@ -29,7 +29,7 @@ def read_state(cpus: Sequence[int], root: str = "/", helpers: Sequence[int] = ()
     state: State = {
         **_cgroup_throttling(root),
         "stolen_s": _ticks_s(root, cpus, (STOLEN,)),
-        "work": _work(root, cpus, helpers),
+        "work": _work(root, _with_siblings(root, cpus), helpers),
         "hot_cpus": _total(_cpu_files(root, cpus, "thermal_throttle/core_throttle_count")),
         "frequency_hz": _mean_hz(_cpu_files(root, cpus, "cpufreq/scaling_cur_freq")),
         "energy_uj": _energy_uj(root),
@@ -98,6 +98,17 @@ def _work(root: str, cpus: Sequence[int], helpers: Sequence[int]) -> Optional[Tu
     busy_s = _ticks_s(root, cpus, BUSY)
     own_s = time.process_time() + sum(_process_s(root, pid) for pid in helpers)
     return None if busy_s is None else (busy_s, own_s, time.perf_counter())
+
+
+def _with_siblings(root: str, cpus: Sequence[int]) -> List[int]:
+    """The CPUs, and those that share a core with one of them: what computes there takes from it."""
+    found = set(cpus)
+    for cpu in cpus:
+        topology = os.path.join(root, "sys/devices/system/cpu/cpu" + str(cpu), "topology/thread_siblings_list")
+        for part in (_read(topology) or str(cpu)).split(","):
+            first, _, last = part.partition("-")
+            found.update(range(int(first), int(last or first) + 1))
+    return sorted(found)
 
 
 def _process_s(root: str, pid: int) -> float:

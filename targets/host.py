@@ -38,7 +38,7 @@ class HostFingerprint:
         physical_cores: of the host.
         usable_cores: physical cores that this process may use.
         caches: name, such as ``L1d`` → bytes of one instance.
-        memory_bytes: installed memory.
+        memory_bytes: installed memory, None where it is not told.
         governor: frequency governor, None where it cannot be read.
         versions: package → version.
     """
@@ -50,7 +50,7 @@ class HostFingerprint:
     physical_cores: int
     usable_cores: int
     caches: dict[str, int]
-    memory_bytes: int
+    memory_bytes: int | None
     os: str
     kernel: str
     governor: str | None
@@ -113,7 +113,7 @@ def described_host(facts: Mapping[str, Any], root: Path) -> HostFingerprint:
         physical_cores=len(_cores(root, set(everything))) or cores,
         usable_cores=cores,
         caches=_caches(root),
-        memory_bytes=1024 * int(memory.group(1)) if memory else 0,
+        memory_bytes=1024 * int(memory.group(1)) if memory else None,
         os=_os_name(root),
         kernel=facts["kernel"],
         governor=_read(root / _GOVERNOR),

@@ -70,3 +70,11 @@ def test_a_helpers_work_is_this_process_s_own(tmp_path: Path) -> None:
     root = write(tmp_path, {**stat, "proc/7/stat": "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 250 50 0 0 20 0\n"})
     alone, helped = (read_state([0], root, helpers)["work"][1] for helpers in ((), (7,)))
     assert helped - alone == pytest.approx(3.0, abs=0.5)
+
+
+def test_what_computes_on_the_other_thread_of_a_core_counts(tmp_path: Path) -> None:
+    stat = "cpu  0 0 0 0 0 0 0 0 0 0\n" + "".join(f"cpu{n} {100 * n} 0 0 0 0 0 0 0 0 0\n" for n in range(6))
+    siblings = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    root = write(tmp_path, {"proc/stat": stat, siblings.format(1): "1,4\n", siblings.format(2): "2-3\n"})
+    for cpus, busy_s in (([1], 5.0), ([2], 5.0), ([1, 2], 10.0), ([5], 5.0)):
+        assert read_state(cpus, root)["work"][0] == busy_s

@@ -75,13 +75,14 @@ def with_a_newer_certificate(bundle: Path) -> None:
         (change_a_byte, ("model.onnx was changed", "Get it again")),
         (lambda bundle: (bundle / "plan.json").unlink(), ("plan.json is missing", "Get it again")),
         (lambda bundle: (bundle / "extra.onnx").touch(), ("extra.onnx was added", "Get it again")),
+        (lambda bundle: (bundle / "more").symlink_to("elsewhere"), ("more was added", "Get it again")),
         (lambda bundle: (bundle / MANIFEST).unlink(), ("has no manifest.json", "Get it again")),
         (of_another_version, ("schema 9", "another version wrote it", "make the bundle again")),
         (cut_the_manifest, (MANIFEST,)),
         (lambda bundle: (bundle / MANIFEST).write_text('{"schema": 1}'), ("lists no files", "Get the bundle again")),
         (with_a_newer_certificate, ("schema 9", "Update spdy-edge")),
     ],
-    ids=["byte", "missing", "extra", "no manifest", "version", "cut", "empty manifest", "newer certificate"],
+    ids=["byte", "missing", "extra", "link", "no manifest", "version", "cut", "empty manifest", "newer certificate"],
 )
 def test_what_is_not_as_it_was_certified(
     verify: Verify, tmp_path: Path, damage: Callable[[Path], None], words: tuple[str, ...]
