@@ -14,14 +14,13 @@ def require_finite(inputs: NDArray[Any], name: str, rows: NDArray[np.int64] | No
     Args:
         inputs: [n, …].
         name: of the samples, for the message.
-        rows: [n] where they stand in the data; counted from 0 if None.
+        rows: [n] where they stand in the data, as far as that is known.
 
     Raises:
         DataError: says how many samples hold such values, and which is the first.
     """
+    if np.isfinite(inputs).all():
+        return
     broken = np.flatnonzero(~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1))
-    if len(broken):
-        first = broken[0] if rows is None else rows[broken[0]]
-        raise DataError(
-            f"{len(broken)} {name} samples hold NaN or infinity, the first is {first}. Leave them out, or mend them."
-        )
+    first = "" if rows is None else f", the first is {rows[broken[0]]}"
+    raise DataError(f"{len(broken)} {name} samples hold NaN or infinity{first}. Leave them out, or mend them.")

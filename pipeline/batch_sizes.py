@@ -12,26 +12,26 @@ TOLD_SHAPES = ("Reshape", "Expand")
 """Operations whose second input is a shape."""
 
 
-def batch_of(path: Path) -> int:
-    """The batch size that a file was exported for, 0 where it is open."""
-    graph = onnx.load(path).graph
-    return int(graph.input[0].type.tensor_type.shape.dim[0].dim_value)
-
-
 def write_for_batch(source: Path, batch_size: int, path: Path) -> None:
     """Write a network for another batch size: shapes that begin with the old one begin with the new one.
 
     Those of inputs and outputs, and those that operations are told; the shapes between follow from them.
     """
     model = onnx.load(source)
-    graph, old = model.graph, batch_of(source)
+    graph = model.graph
+    old = graph.input[0].type.tensor_type.shape.dim[0].dim_value
     for tensor in (*graph.input, *graph.output):
         first = tensor.type.tensor_type.shape.dim[0]
         if first.dim_value == old:
             first.dim_value = batch_size
     del graph.value_info[:]
     told = {node.input[1] for node in graph.node if node.op_type in TOLD_SHAPES}
-    constants = [(node.output[0], node.attribute[0].t) for node in graph.node if node.op_type == "Constant"]
+    constants = [
+        (node.output[0], attribute.t)
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "Constant" and attribute.name == "value"
+    ]
     for name, tensor in [*((tensor.name, tensor) for tensor in graph.initializer), *constants]:
         if name in told:
             shape = numpy_helper.to_array(tensor)

@@ -19,7 +19,7 @@ from pipeline.hidden_costs import hidden_costs
 from pipeline.measuring import recall_distances
 from pipeline.models.base import Predict
 from pipeline.plan import load_plan
-from pipeline.process_log import ProcessLog
+from pipeline.process_log import CERTIFYING, ProcessLog
 from profilers.deployment import DeploymentFacts, measure_deployment
 from profilers.measure import Candidate
 
@@ -38,7 +38,7 @@ def certify_network(run: Run, key: str) -> Certificate:
     protocol = Protocol(budget_s=run.config.certify_budget, spread_s=run.config.certify_spread)
     recall_distances(run)
     model = run.folder.file("model.onnx")
-    log = ProcessLog(run.folder.file("certifying.jsonl"), key)
+    log = ProcessLog(run.folder.file(CERTIFYING), key, protocol.spread_s)
     if log.processes:
         run.reporter.say(f"{len(log.processes)} processes of the certificate that was interrupted are taken over")
     with run.reporter.task("certifying", protocol.most_processes) as task:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.batch_sizes import batch_of, write_for_batch
 from pipeline.certificate import INCONCLUSIVE, MISSED, verdict
 from pipeline.evidence import Protocol, measure_speedup
 from pipeline.isa_parity import IsaPlace, check_isas, measure_isas
@@ -70,9 +70,11 @@ class Networks:
         return {name: array[np.arange(size) % len(array)] for name, array in self.feeds.items()}
 
     def for_batch(self, size: int, folder: Path) -> tuple[Path, Path]:
-        """Files of both networks for batches of ``size``, in ``folder`` where these are not for such."""
-        if batch_of(self.dense) in (0, size):
+        """Files of both networks for another batch size, in ``folder``; those that there are where onnx is missing."""
+        if find_spec("onnx") is None:  # some runtimes take other batches of any file
             return self.dense, self.compressed
+        from pipeline.batch_sizes import write_for_batch
+
         dense, compressed = folder / "dense.onnx", folder / "compressed.onnx"
         for source, path in ((self.dense, dense), (self.compressed, compressed)):
             write_for_batch(source, size, path)
@@ -240,7 +242,9 @@ def _measure_place(networks: Networks, certificate: CertificateRecord, place: Pl
     busy = pinned_cpus(place.threads) if place.neighbour else ()
     with tempfile.TemporaryDirectory() as folder, fed as bench, _neighbour(busy):
         try:
-            files = networks.for_batch(place.batch_size, Path(folder))
+            is_own = place.batch_size == certificate.target.batch_size
+            own = networks.dense, networks.compressed
+            files = own if is_own else networks.for_batch(place.batch_size, Path(folder))
             found = measure_speedup(bench, *files, protocol, seed=0)
         except RuntimeMissingError as error:  # such as a network that fixes its batch in ways of its own
             return replace(place, status=NOT_POSSIBLE, error=str(error).splitlines()[0])

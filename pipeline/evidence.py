@@ -153,7 +153,7 @@ def measure_speedup(
     groups = [[Candidate("compressed", compressed)], [Candidate("dense again", dense)]]
     begun = time.monotonic() - earlier_s
     end = begun + earlier_s + (np.inf if protocol.budget_s is None else protocol.budget_s)
-    while True:
+    while not _is_enough(processes, protocol, bench.nearest.seconds, time.monotonic() > end):
         number = len(processes)
         due = begun + protocol.spread_s * min(number / max(1, protocol.processes - 1), 1)
         time.sleep(max(0.0, min(due, end) - time.monotonic()))
@@ -163,18 +163,22 @@ def measure_speedup(
             measured = bench.measure(Candidate("dense", dense), wanted, seed=seed_now, effort=protocol.effort)
             processes.append(_process_samples([group[0] for group in measured], stated_dense_s))
         except RuntimeMissingError as error:
-            failures.append(str(error))
+            failures.append(str(error).splitlines()[0])
             if not processes or len(failures) > MOST_FAILURES:
                 raise
             continue
         keep(processes[-1])
         if on_process:
             on_process(len(processes), protocol.most_processes)
-        last = len(processes) >= (2 if time.monotonic() > end else protocol.most_processes)
-        is_enough = len(processes) >= protocol.processes
-        if last or (is_enough and _half_width(processes, protocol, bench.nearest.seconds) <= protocol.half_width):
-            evidence = evidence_of(processes, protocol, bench.nearest.seconds)
-            return replace(evidence, span_s=time.monotonic() - begun, failures=tuple(failures))
+    evidence = evidence_of(processes, protocol, bench.nearest.seconds)
+    return replace(evidence, span_s=time.monotonic() - begun, failures=tuple(failures))
+
+
+def _is_enough(processes: Sequence[ProcessSamples], protocol: Protocol, nearest_s: float | None, is_late: bool) -> bool:
+    """Whether the interval is narrow enough, or processes or time are used up."""
+    if len(processes) >= (2 if is_late else protocol.most_processes):
+        return True
+    return len(processes) >= protocol.processes and _half_width(processes, protocol, nearest_s) <= protocol.half_width
 
 
 def _process_samples(measured: Sequence[Measurement], stated_dense_s: float | None) -> ProcessSamples:

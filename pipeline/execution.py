@@ -12,6 +12,7 @@ from pipeline.floors import is_too_low
 from pipeline.frontier import find_frontier
 from pipeline.measuring import forget_measurements, sweep
 from pipeline.probing import forget_probes
+from pipeline.process_log import CERTIFYING
 from pipeline.provenance.signing import load_private_key
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.run_folder import read_json
@@ -51,6 +52,8 @@ def _forget(run: Run, stage: str) -> None:
             run.folder.file("plan.json").unlink(missing_ok=True)  # or a raised aim would have a search go on from it
         case "prune":
             forget_corrections(run)
+        case "certify":
+            run.folder.file(CERTIFYING).unlink(missing_ok=True)
 
 
 def _run_to(run: Run, last: str, again: bool) -> dict[str, Any]:

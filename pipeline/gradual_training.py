@@ -10,16 +10,12 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from calibration.calibration_set import draw_others
-from calibration.datasets import Batch, Split
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.context import Run
@@ -35,8 +31,6 @@ from targets.errors import ConfigError, RuntimeMissingError
 
 JOB, RECORD, NETWORK = "training-job.json", "training-record.json", "trained.safetensors"
 """What goes to launched processes and what comes from them."""
-SPARED = 512
-"""Samples that are kept from training, at most; and no more than a tenth."""
 ELSEWHERE = {
     "target": "auto",
     "runtime": "onnxruntime",
@@ -46,45 +40,6 @@ ELSEWHERE = {
     "precedence": None,
 }
 """Settings of a process that only trains, on a host that is not the target."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingPart:
-    """Some samples of a split, to train on.
-
-    Args:
-        rows: of the split, [n].
-    """
-
-    split: Split
-    rows: NDArray[np.int64]
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """[n, …] what the network should say of each sample."""
-        return np.asarray(self.split.labels)[self.rows]
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.rows)
-
-    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """Samples augmented for training, with their labels."""
-        return self.split.batch(self.rows[indices], rng)
-
-
-def spared_rows(run: Run) -> NDArray[np.int64]:
-    """Training samples that neither training nor correction sees, by which is judged whether training paid.
-
-    None where hardly any are left beside the calibration set.
-    """
-    others = draw_others(run.splits, run.calibration, min(SPARED, len(run.splits.train) // 10))
-    return np.setdiff1d(others, run.calibration.indices)
-
-
-def training_rows(run: Run) -> NDArray[np.int64]:
-    """The other ones, which are trained on."""
-    return np.setdiff1d(np.arange(len(run.splits.train)), spared_rows(run))
 
 
 def train(run: Run, student: nn.Module, settings: GradualSettings, goal: Goal, checkpoint: Path) -> TrainingRecord:
@@ -101,7 +56,7 @@ def train(run: Run, student: nn.Module, settings: GradualSettings, goal: Goal, c
             student,
             run.dense,
             goal,
-            TrainingPart(run.splits.train, training_rows(run)),
+            run.splits.train,
             run.adapter.training_loss,
             run.adapter.training_score,
             settings,

@@ -19,6 +19,7 @@ from profilers.profile import MeasurePlans, uniform_plan
 from profilers.statistics import Process, counted, log_speedup, speedup_interval
 from profilers.together import measure_together
 from targets.errors import RuntimeMissingError
+from targets.files import LEFT
 
 LOG = "measurements.jsonl"
 """Every measurement of plans in a run folder."""
@@ -63,9 +64,11 @@ def forget_measurements(run: Run, stage: str) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left of plans that it measured."""
+    """Remove what a killed process left of plans that it measured, and of files that it wrote."""
     for left in folder.glob(f"{TEMPORARY}*/"):
         shutil.rmtree(left, ignore_errors=True)
+    for left in (*folder.glob(LEFT), *folder.glob(f"*/{LEFT}")):
+        left.unlink(missing_ok=True)
 
 
 class PlanBench:

@@ -10,6 +10,7 @@ from pipeline.evidence import ProcessSamples
 from pipeline.run_folder import Log
 from profilers.measure import Measurement
 
+CERTIFYING = "certifying.jsonl"
 FRESH_S = 3600.0
 """A certificate that began longer ago begins anew: its interval speaks for one time, not for two days."""
 
@@ -20,12 +21,13 @@ class ProcessLog:
     Args:
         path: of the log.
         key: of what is certified and how; a log of another key is started afresh.
+        spread_s: that its processes are spread over.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, spread_s: float = 0.0) -> None:
         self._log = Log(path, key)
         rows = self._log.values()
-        if rows and not 0 <= time.time() - rows[0]["ended"] < FRESH_S:
+        if rows and not 0 <= time.time() - rows[0]["ended"] < FRESH_S + spread_s:
             self._log.keep([])
             rows = []
         self.processes = tuple(_process(row) for row in rows)

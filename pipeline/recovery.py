@@ -16,7 +16,7 @@ from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
 from pipeline.families.int8 import Int8Training, round_network, round_weights
 from pipeline.families.registry import int8_layers, layer_levels, structured_layers
-from pipeline.gradual_training import goal_of, spared_rows, train, train_launched, training_rows
+from pipeline.gradual_training import goal_of, train, train_launched
 from pipeline.models.checkpoints import write_weights
 from pipeline.models.inference import in_channels_last
 from pipeline.run_folder import digest, read_json, write_json
@@ -29,6 +29,8 @@ from targets.levels import DENSE, Level
 CORRECTED, CORRECTION = "corrected.safetensors", "correction.json"
 CHECKPOINT, TRAINING = "checkpoint.safetensors", "training.json"
 TRAINING_CHECKPOINTS = "training-*.pt"
+JUDGING = 512
+"""Training samples, at most, by which a trained network is compared with the corrected one."""
 OnPass = Callable[[PassRecord], None]
 """Told of every pass of output matching."""
 
@@ -36,15 +38,16 @@ OnPass = Callable[[PassRecord], None]
 def finish_network(run: Run, plan: Mapping[str, Level]) -> None:
     """Prune gradually if asked → training.json; that network or, if better, the corrected one → checkpoint.safetensors.
 
-    A short training may end below the corrected network, which was matched to the dense one's outputs. Training samples
-    that it was kept from decide: the held-out ones are for the certificate alone.
+    A short training may end below the corrected network, which was matched to the dense one's outputs. The
+    training split decides, which favours the trained network, as whoever asks for epochs would: held-out data are for
+    the certificate alone.
     """
     network = run.network(run.folder.file(CORRECTED))
     if run.config.epochs:
         trained, training = trained_network(run, plan, network)
-        losses = spared_losses(run, {"trained": trained, "corrected": in_int8(run, network, plan)})
-        ships = losses["trained"] <= losses["corrected"] if losses else True
-        write_json(run.folder.file(TRAINING), {"schema": 1, **training, "spared_loss": losses, "ships": ships})
+        losses = training_losses(run, {"trained": trained, "corrected": in_int8(run, network, plan)})
+        ships = losses["trained"] <= losses["corrected"]
+        write_json(run.folder.file(TRAINING), {"schema": 1, **training, "losses": losses, "ships": ships})
         if ships:
             network = trained
         else:
@@ -52,20 +55,18 @@ def finish_network(run: Run, plan: Mapping[str, Level]) -> None:
     write_weights(network.state_dict(), run.folder.file(CHECKPOINT))
 
 
-def spared_losses(run: Run, networks: Mapping[str, nn.Module]) -> dict[str, float]:
-    """Mean training loss of every network on the samples that training spared; nothing where it spared none.
-
-    All of them see the same augmented samples.
-    """
-    rows, size = spared_rows(run), run.adapter.recipe.training_batch
-    losses: dict[str, list[float]] = {name: [] for name in networks} if len(rows) else {}
+def training_losses(run: Run, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+    """Mean training loss of every network on the same training samples, augmented alike."""
+    split, size = run.splits.train, run.adapter.recipe.training_batch
+    rows = np.random.default_rng(run.config.seed).permutation(len(split))[:JUDGING]
+    losses: dict[str, list[float]] = {name: [] for name in networks}
     for start in range(0, len(rows), size):
-        batch = run.splits.train.batch(rows[start : start + size], np.random.default_rng([run.config.seed, start]))
+        batch = split.batch(rows[start : start + size], np.random.default_rng([run.config.seed, start]))
         inputs, labels = in_channels_last(torch.from_numpy(batch.inputs)), torch.from_numpy(batch.labels)
         with torch.no_grad():
             wanted = run.dense(inputs)
             for name, found in losses.items():
-                found += [float(run.adapter.training_loss(networks[name](inputs), wanted, labels))] * len(labels)
+                found += [float(run.adapter.training_loss(networks[name](inputs), wanted, labels))] * len(batch.inputs)
     return {name: float(np.mean(found)) for name, found in losses.items()}
 
 
@@ -171,7 +172,7 @@ def trained_network(run: Run, plan: Mapping[str, Level], network: nn.Module) -> 
     recipe = run.adapter.recipe
     settings = GradualSettings(
         epochs=run.config.epochs,
-        batch_size=min(recipe.training_batch, len(training_rows(run))),
+        batch_size=min(recipe.training_batch, len(run.splits.train)),
         optimizer=recipe.optimizer,
         peak_lr=recipe.peak_lr,
         weight_decay=recipe.weight_decay,

@@ -44,8 +44,6 @@ def name_disturbances(
         remedy = "although it ran ahead of those that it may: end them" if ahead else "end them, or measure ahead of "
         remedy += "" if ahead else "them, as root with --precedence"
         found.append(f"other processes kept {others_cores:.1f} of the measured cores busy while it measured, {remedy}")
-    elif ahead:
-        found.append("what measures ran ahead of other processes, which hardly computed meanwhile")
     clocks_hz = [machine["frequency_hz"] for machine in machines if "frequency_hz" in machine]
     if clocks_hz and min(clocks_hz) < SLOWED * max(clocks_hz):
         found.append(

@@ -47,7 +47,7 @@ def difference(before: State, after: State) -> State:
     if "work" in before and "work" in after:
         busy_s, own_s, elapsed_s = (end - start for start, end in zip(before["work"], after["work"]))
         found["others_cores"] = max(0.0, busy_s - own_s) / elapsed_s
-        found["is_ahead"] = os.getpriority(os.PRIO_PROCESS, 0) < 0
+    found["is_ahead"] = os.getpriority(os.PRIO_PROCESS, 0) < 0
     if "frequency_hz" in after:
         found["frequency_hz"] = after["frequency_hz"]
     energy_j = _energy_between(before.get("energy_uj"), after.get("energy_uj"))

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+LEFT = ".*.tmp"
+"""What a process that is killed while it writes leaves beside the file."""
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to a temporary name beside ``path`` and rename it; folders are made as needed.

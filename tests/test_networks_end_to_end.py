@@ -20,7 +20,7 @@ pytestmark = [
 DATA = Path(os.environ.get("SPDY_DATA", "")).resolve()
 SETTINGS = (
     *("--target", "auto", "--runtime", "openvino", "--families", "channel", "--batch-size", 4),
-    *("--levels", 3, "--plans", 8, "--evaluations", 2, "--calibration-samples", 16, "--correction-passes", 1),
+    *("--levels", 3, "--plans", 12, "--evaluations", 2, "--calibration-samples", 16, "--correction-passes", 1),
     *("--allocator", "spdy", "--no-compare", "--ship-sample", 32),
 )
 

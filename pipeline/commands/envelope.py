@@ -62,9 +62,9 @@ def envelope(
 
     A place is looked at for --budget seconds, not certified. A bundle's files are made for one input size: for
     --input-sizes both networks are exported anew by the run folder that the bundle lies in, whose data must be there.
-    Batch sizes that the runtime cannot take from these files are shown as not possible. --isa says what the network
-    answers where the runtime is kept to what an older CPU has, and how much slower it is: openvino and deepsparse can
-    be, onnxruntime cannot.
+    For other batch sizes the shapes in the files are changed; where that cannot be, it is said. --isa says what the
+    network answers where the runtime is kept to what an older CPU has, and how much slower it is: openvino and
+    deepsparse can be, onnxruntime cannot.
     """
     from dataclasses import replace
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from calibration.datasets import Batch
+from calibration.datasets import Split
 from calibration.padding import real_positions
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import Outputs, block_error, captured
@@ -121,25 +121,11 @@ class TrainingRecord:
     history: tuple[EpochRecord, ...]
 
 
-class TrainingData(Protocol):
-    """What is trained on, as `calibration.datasets.Split` has it."""
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """[n, …] what the network should say of each sample."""
-
-    def __len__(self) -> int:
-        """Number of samples."""
-
-    def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-        """Samples augmented for training, with their labels."""
-
-
 def gradual_prune(
     model: nn.Module,
     dense: nn.Module,
     goal: Goal,
-    split: TrainingData,
+    split: Split,
     loss: Loss,
     score: ScoreOf,
     settings: GradualSettings,
@@ -201,7 +187,7 @@ class _Trainer:
         model: nn.Module,
         dense: nn.Module,
         goal: Goal,
-        split: TrainingData,
+        split: Split,
         loss: Loss,
         score: ScoreOf,
         settings: GradualSettings,

@@ -63,7 +63,7 @@ def tuning_section(run: Run) -> Section:
         else:
             text.append(f"{title}: {course}")
     if not run.training.ships:
-        text.append("The corrected network ships: it is better on samples kept from training. More epochs may help.")
+        text.append("The corrected network ships: its loss on training samples is lower. More epochs may help.")
     return Section("tuning", "Correction and training", tuple(text), tuple(parts))
 
 

@@ -31,8 +31,7 @@ def test_other_processes_are_told_of_unless_what_measured_ran_ahead_of_them() ->
     assert "0.9 of the measured cores busy" in busy
     assert "--precedence" in busy
     beside, ahead = {"others_cores": 0.9, "is_ahead": False}, {"others_cores": 0.02, "is_ahead": True}
-    (told,) = name_disturbances([beside, ahead, ahead], 5.0, threads=2, cores=2)
-    assert "ran ahead of other processes" in told
+    assert name_disturbances([beside, ahead, ahead], 5.0, threads=2, cores=2) == ()
     (no_help,) = name_disturbances([beside, ahead | {"others_cores": 0.8}], 5.0, threads=2, cores=2)
     assert "0.8 of the measured cores busy" in no_help
     assert "although it ran ahead" in no_help

@@ -50,7 +50,7 @@ def test_others_work_is_what_the_processors_did_beside_this_process() -> None:
 
 def test_what_cannot_be_read_is_absent(tmp_path: Path) -> None:
     assert read_state([0], str(tmp_path)) == {}
-    assert difference({}, {}) == {}
+    assert difference({}, {}) == {"is_ahead": False}
     assert "energy_j" not in difference({"energy_uj": {"a": [1, 9]}}, {"energy_uj": {"b": [2, 9]}})
     assert "energy_j" not in difference({"energy_uj": {"a": [1, 9]}}, {"energy_uj": {"a": [1, 9]}}), "it stands still"
 

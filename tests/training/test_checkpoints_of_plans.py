@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +11,6 @@ import pipeline.gradual_training
 import pipeline.recovery
 from pipeline.context import Run
 from pipeline.gains import require_levels
-from pipeline.gradual_training import TrainingPart, spared_rows, training_rows
 from pipeline.models.checkpoints import write_weights
 from pipeline.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
 from pipeline.run_folder import write_json
@@ -52,7 +50,7 @@ def test_another_plan_does_not_go_on_with_the_last_ones_checkpoint(
 
 
 @pytest.mark.parametrize(("spoilt", "ships"), [("corrected", True), (None, True), ("trained", False)])
-def test_what_is_better_on_samples_kept_from_training_ships(
+def test_what_is_better_on_the_training_split_ships(
     run: Run, monkeypatch: pytest.MonkeyPatch, spoilt: str | None, ships: bool
 ) -> None:
     corrected = run.copy_of_dense()
@@ -71,21 +69,6 @@ def test_what_is_better_on_samples_kept_from_training_ships(
     shipped = run.network(run.folder.file("checkpoint.safetensors")).state_dict()[name]
     assert torch.equal(shipped, networks[taken].state_dict()[name])
     assert shipped_accuracy(run) == accuracies[taken]
-
-
-def test_training_sees_no_sample_that_judges_it(run: Run) -> None:
-    spared, trained = spared_rows(run), training_rows(run)
-    assert len(spared) > 100
-    assert not set(spared) & {*trained, *run.calibration.indices}
-    assert len(spared) + len(trained) == len(run.splits.train)
-    part = TrainingPart(run.splits.train, trained)
-    assert len(part) == len(part.labels) == len(trained)
-    rows = np.arange(3)
-    batches = [
-        part.batch(rows, np.random.default_rng(0)),
-        run.splits.train.batch(trained[:3], np.random.default_rng(0)),
-    ]
-    assert np.array_equal(batches[0].inputs, batches[1].inputs)
 
 
 def test_other_layers_in_int8_are_another_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

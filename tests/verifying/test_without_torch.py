@@ -68,6 +68,16 @@ def test_a_bundle_is_verified(packages: Path, bundle: Path, tmp_path: Path) -> N
     result = command(packages, "verify", bundle, "--budget", 1, "--record", "measured.json", cwd=tmp_path)
     assert result.returncode in (0, 3, 6), result.stderr  # two processes, beside whatever else runs here
     assert json.loads((tmp_path / "measured.json").read_text())["speedup"]["measured_speedup"] > 1
+
+
+def test_its_envelope_is_measured(packages: Path, bundle: Path, tmp_path: Path) -> None:
+    """Other batch sizes only where the runtime takes them of any file: onnx is not there to change the shapes."""
+    places = ("--threads", 1, "--batch-sizes", "2,4", "--no-neighbour", "--budget", 1, "--json")
+    result = command(packages, "envelope", bundle, *places, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    two, four = json.loads(result.stdout)["places"]
+    assert two["status"] == "not possible"
+    assert four["speedup"]["value"] > 1
     assert command(packages, "gate", bundle, cwd=tmp_path).returncode == 0
 
 
