@@ -6,8 +6,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.tracking.mlflow_process import free_port, mlflow_server
+
+settings.register_profile("busy machines", deadline=None)  # no test asserts an absolute time
+settings.load_profile("busy machines")
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):  # a core each, or torch's threads wait for each other's cores
     CPUS = sorted(os.sched_getaffinity(0))

@@ -46,7 +46,7 @@ def test_classes_have_equal_shares():
     assert sorted(counts) == [10] * 6 + [11] * 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_never_held_out_and_as_balanced_as_can_be(data):
     train = data.draw(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2)), min_size=1, max_size=40))

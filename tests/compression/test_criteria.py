@@ -9,7 +9,7 @@ from pipeline.compression.criteria import CRITERIA, magnitude_mask, mask_of
 from tests.compression.problems import layer
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 0.99), st.integers(0, 3), st.integers(0, 5))
 def test_magnitude_mask_keeps_exactly_the_largest(rows, size, sparsity, distinct, seed):
     weight = np.random.default_rng(seed).integers(-distinct, distinct + 1, (rows, size)).astype(float)

@@ -21,7 +21,7 @@ def test_least_squares_is_regression_on_the_kept_inputs():
     assert not solved[~mask].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 15), st.integers(0, 1000), st.floats(0, 1))
 def test_never_worse_than_masking_whatever_the_hessian(rows, size, samples, seed, density):
     hessian, weight, _ = layer(rows, size, seed, samples)
@@ -72,7 +72,7 @@ def test_obs_beats_magnitude_with_the_same_solver():
         assert obs < magnitude
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 5), st.integers(1, 40), st.floats(0, 0.99), st.integers(1, 50))
 def test_blocked_sweep_has_the_exact_count(rows, size, sparsity, block):
     hessian, weight, _ = layer(rows, size)

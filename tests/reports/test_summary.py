@@ -407,7 +407,7 @@ NUMBERS: list[Any] = [0, -1, 1e-308, 1e14, 1e308, 10**400, float("nan"), float("
 OTHERS: list[Any] = [None, "", "\x00\x1b<b>|`", True, [], {}, [[None]], {"a": [1]}, [1, "x"]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(_leaves(FILES)), st.sampled_from(NUMBERS + OTHERS))
 def test_any_odd_value_gives_a_report_or_a_clear_error(path: tuple[Any, ...], value: Any) -> None:
     files = copy.deepcopy(FILES)

@@ -69,7 +69,7 @@ def small_problems(draw):
 
 
 @given(small_problems())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_equals_brute_force(problem):
     errors, costs, budget = problem
     best = brute_force(errors, costs, budget)
@@ -86,7 +86,7 @@ def test_equals_brute_force(problem):
 
 
 @given(small_problems(), st.integers(1, 4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_few_buckets_never_break_the_budget(problem, buckets):
     errors, costs, budget = problem
     best = brute_force(errors, costs, budget)
