@@ -73,7 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> tuple
     assert kill_when(folder, "certify", 2.0, signal.SIGINT) == 130
     result = pipeline(*QUICK, "--no-compare", "--json", "--track", f"mlflow:{mlflow_uri}", cwd=folder)
     names = [json.loads(line)[0] for line in log.read_text().splitlines()[1:]]
-    assert len(names) == len(set(names)) > measured  # nothing that was there was measured again
+    assert 10 < len(names) < 2 * len(set(names))  # some are tried again for undisturbed rounds, after six kills none
     assert not list((folder / "out").glob("plans-*"))  # nor is anything left of the kills
     assert result.returncode in (0, 3, 6), result.stderr
     return folder / "out", json.loads(result.stdout)
