@@ -106,7 +106,7 @@ def measured(run: Run, protocol: Protocol) -> dict[str, Any]:
         "supported_fraction": evidence.supported_fraction,
         "predicted_over_measured": predicted / speedup.value,
         "measured_over_requested": speedup.value / asked,
-        "dense_s": evidence.baseline_s,
+        "dense_s": evidence.baseline.value,
         "compressed_s": evidence.compressed_s,
         "rounds": [{"predicted": turn.predicted_speedup, "measured": turn.measured_speedup} for turn in rounds],
         **table_facts(run, table),

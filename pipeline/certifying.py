@@ -22,6 +22,7 @@ from pipeline.plan import load_plan
 from pipeline.process_log import CERTIFYING, ProcessLog
 from profilers.deployment import DeploymentFacts, measure_deployment
 from profilers.measure import Candidate
+from profilers.statistics import Interval
 
 
 def certify_network(run: Run, key: str) -> Certificate:
@@ -94,15 +95,15 @@ def _certificate(
         speedup_all_rounds=asdict(evidence.speedup_all_rounds),
         disturbed_fraction=evidence.disturbed_fraction,
         is_disturbed=evidence.is_disturbed,
-        baseline={"runtime": runtime.name, "precision": "fp32", "latency_s": evidence.baseline_s},
+        baseline={"runtime": runtime.name, "precision": "fp32"} | _latency(evidence.baseline),
         compressed={
             "runtime": runtime.name,
             "precision": " and ".join(sorted({unit["level"]["precision"] for unit in plan["units"]})),
-            "latency_s": evidence.compressed_s,
             "sparsity": exported_sparsity(run),
-        },
+        }
+        | _latency(evidence.compressed),
         best_dense=asdict(best),
-        speedup_over_best_dense=best.latency_s / evidence.compressed_s,
+        speedup_over_best_dense=best.latency_s / evidence.compressed.value,
         accuracy=accuracy_record(*scores, seed=config.seed) | {"others": _further_metrics(*scores)},
         host=run.host.to_json(),
         target=run.bench.target.to_json(),
@@ -127,6 +128,10 @@ def _file_bytes(run: Run) -> dict[str, int]:
         "compressed_onnx": run.folder.file("model.onnx").stat().st_size,
         "compressed_sparse": sparse_bytes(run),
     }
+
+
+def _latency(median: Interval) -> dict[str, float]:
+    return {"latency_s": median.value, "latency_low_s": median.low, "latency_high_s": median.high}
 
 
 def _samples(process: ProcessSamples) -> dict[str, Any]:

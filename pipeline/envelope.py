@@ -250,7 +250,7 @@ def _measure_place(networks: Networks, certificate: CertificateRecord, place: Pl
             return replace(place, status=NOT_POSSIBLE, error=str(error).splitlines()[0])
     status = verdict(certificate.requested_speedup, found.speedup, found.noise_floor, found.is_disturbed)
     return replace(
-        place, status=status, speedup=found.speedup, latency_s=found.compressed_s, noise_floor=found.noise_floor
+        place, status=status, speedup=found.speedup, latency_s=found.compressed.value, noise_floor=found.noise_floor
     )
 
 

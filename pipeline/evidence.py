@@ -6,10 +6,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profilers.disturbances import name_disturbances
 from profilers.measure import Bench, Candidate, Effort, Measurement
-from profilers.statistics import Interval, Process, by_process, counted, speedup_interval, undisturbed_share
+from profilers.statistics import (
+    Interval,
+    Process,
+    by_process,
+    counted,
+    latency_interval,
+    speedup_interval,
+    undisturbed_share,
+)
 from targets.errors import RuntimeMissingError
 
 
@@ -105,14 +114,17 @@ class SpeedupEvidence:
         return float(sum(sum(m.samples_s) + sum(m.reference_s) for m in self.measured))
 
     @property
-    def baseline_s(self) -> float:
-        """Median latency of the dense network over the rounds that count."""
-        return float(np.median(np.concatenate([dense_s for process in self.counted for _, dense_s in process])))
+    def baseline(self) -> Interval:
+        """Median latency of the dense network in seconds, over the rounds that count."""
+        return self._latency([[dense_s for _, dense_s in process] for process in self.counted])
 
     @property
-    def compressed_s(self) -> float:
-        """Median latency of the compressed network over the rounds that count."""
-        return float(np.median(np.concatenate([samples_s for process in self.counted for samples_s, _ in process])))
+    def compressed(self) -> Interval:
+        """Median latency of the compressed network in seconds, over the rounds that count."""
+        return self._latency([[samples_s for samples_s, _ in process] for process in self.counted])
+
+    def _latency(self, processes: Sequence[Sequence[NDArray[np.float64]]]) -> Interval:
+        return latency_interval([np.concatenate(blocks) for blocks in processes], confidence=self.speedup.confidence)
 
     @property
     def supported_fraction(self) -> float | None:

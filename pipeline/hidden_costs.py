@@ -67,7 +67,8 @@ def _in_file(path: Path, bench: Bench) -> Iterator[tuple[str, str]]:
     content = path.read_bytes()
     weights, nodes = read_weights(content), read_graph(content)
     tiny = np.finfo(np.float32).tiny
-    denormal = {name: int(np.count_nonzero((np.abs(w) < tiny) & (w != 0))) for name, w in weights.items()}
+    floats = {name: w for name, w in weights.items() if w.dtype == np.float32}
+    denormal = {name: int(np.count_nonzero((np.abs(w) < tiny) & (w != 0))) for name, w in floats.items()}
     if any(denormal.values()):
         worst = max(denormal, key=lambda name: denormal[name])
         yield (
@@ -81,7 +82,9 @@ def _in_file(path: Path, bench: Bench) -> Iterator[tuple[str, str]]:
             f"{normalisations} BatchNormalization nodes stand by themselves. Export in eval mode, so that they are "
             "folded into the convolutions",
         )
-    used = {name for node in nodes if node.operation in LAYERS for name in node.inputs[1:2]} & weights.keys()
+    int8 = {node.outputs[0]: node.inputs[0] for node in nodes if node.operation == "DequantizeLinear"}
+    used = {int8.get(name, name) for node in nodes if node.operation in LAYERS for name in node.inputs[1:2]}
+    used &= weights.keys()
     total = sum(weights[name].size for name in used)
     zeros = sum(int((weights[name] == 0).sum()) for name in used) / total if total else 0.0
     if zeros > MANY_ZEROS and "unstructured" not in bench.runtime.families:

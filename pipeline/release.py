@@ -19,11 +19,20 @@ class _Record(BaseModel):
 
 
 class Network(_Record):
-    """One network of a certificate, as it was timed."""
+    """One network of a certificate, as it was timed; the latency's interval is of those that were timed in turns."""
 
     runtime: str
     precision: str
     latency_s: float = Field(gt=0)
+    latency_low_s: float | None = Field(None, gt=0)
+    latency_high_s: float | None = Field(None, gt=0)
+
+    @property
+    def interval_s(self) -> tuple[float, float] | None:
+        """Of the latency, where a certificate tells it."""
+        if self.latency_low_s is None or self.latency_high_s is None:
+            return None
+        return self.latency_low_s, self.latency_high_s
 
 
 class CompressedNetwork(Network):

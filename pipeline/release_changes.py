@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipeline.release import Accuracy, Release
+from pipeline.release import Accuracy, Network, Release
 from profilers.statistics import Interval
 from reports import formatting
 from targets.levels import Level
@@ -155,15 +155,20 @@ def compare(before: Release, after: Release) -> Changes:
     figures = (
         _speedup(before, after),
         _accuracy(before, after),
-        Figure("latency", "seconds", one.compressed.latency_s, two.compressed.latency_s),
+        _latency("latency", one.compressed, two.compressed),
         *_deployed("latency of the slowest in 100", "seconds", one.deployed.p99_s, two.deployed.p99_s),
         *_deployed("peak memory", "bytes", one.deployed.peak_rss_bytes, two.deployed.peak_rss_bytes),
-        Figure("dense latency", "seconds", one.baseline.latency_s, two.baseline.latency_s),
+        _latency("dense latency", one.baseline, two.baseline),
         Figure("speedup over best dense", "ratio", one.speedup_over_best_dense, two.speedup_over_best_dense),
         Figure("sparsity", "fraction", one.compressed.sparsity, two.compressed.sparsity),
         Figure("model file", "bytes", one.file_bytes.compressed_onnx, two.file_bytes.compressed_onnx),
     )
     return Changes(before, after, figures, _units(before, after), tuple(_facts(before, after)))
+
+
+def _latency(name: str, before: Network, after: Network) -> Figure:
+    """Not judged, since a machine is faster or slower from day to day: that is what the speedup is for."""
+    return Figure(name, "seconds", before.latency_s, after.latency_s, before.interval_s, after.interval_s)
 
 
 def _deployed(name: str, kind: Kind, before: float | None, after: float | None) -> list[Figure]:
@@ -276,7 +281,8 @@ def number(kind: Kind, value: float, interval: tuple[float, float] | None = None
             text = formatting.percent(value, 2)
             bounds = "\N{EN DASH}".join(formatting.percent(bound, 2) for bound in interval) if interval else ""
         case "seconds":
-            text, bounds = f"{formatting.milliseconds(value)} ms", ""
+            text = f"{formatting.milliseconds(value)} ms"
+            bounds = "\N{EN DASH}".join(map(formatting.milliseconds, interval)) if interval else ""
         case "bytes":
             text, bounds = formatting.file_size(value), ""
     return f"{text} ({bounds})" if bounds else text

@@ -10,6 +10,9 @@ STOLEN = 0.01
 """Fraction of the time above which what a hypervisor took is worth a word."""
 SLOWED = 0.9
 """A frequency below this part of the highest one seen is a throttled one."""
+SLOW = 0.5
+"""So is one that stays below this part of the highest that the CPU has: all its cores at once, computing with its
+widest registers, run at well over half of that."""
 
 
 def name_disturbances(
@@ -49,6 +52,12 @@ def name_disturbances(
         found.append(
             f"the clock went from {max(clocks_hz) / 1e9:.1f} down to {min(clocks_hz) / 1e9:.1f} GHz: set the frequency "
             "governor to performance, or fix the clock"
+        )
+    highest_hz = max((machine.get("highest_hz", 0.0) for machine in machines), default=0.0)
+    if clocks_hz and max(clocks_hz) < SLOW * highest_hz:
+        found.append(
+            f"the clock stayed at {max(clocks_hz) / 1e9:.1f} of the CPU's {highest_hz / 1e9:.1f} GHz: look for a power "
+            "limit, a governor that saves power, or heat"
         )
     if threads > cores:
         found.append(f"{threads} threads share {cores} cores: they wait for each other; ask for at most {cores}")

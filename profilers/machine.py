@@ -32,13 +32,14 @@ def read_state(cpus: Sequence[int], root: str = "/", helpers: Sequence[int] = ()
         "work": _work(root, _with_siblings(root, cpus), helpers),
         "hot_cpus": _total(_cpu_files(root, cpus, "thermal_throttle/core_throttle_count")),
         "frequency_hz": _mean_hz(_cpu_files(root, cpus, "cpufreq/scaling_cur_freq")),
+        "highest_hz": _mean_hz(_cpu_files(root, cpus, "cpufreq/cpuinfo_max_freq")),
         "energy_uj": _energy_uj(root),
     }
     return {name: value for name, value in state.items() if value is not None}
 
 
 def difference(before: State, after: State) -> State:
-    """What happened between two states: differences of counters, the energy in joules, the last frequency."""
+    """What happened between two states: differences of counters, the energy in joules, the clock and its highest."""
     found: State = {
         name: after[name] - before[name]
         for name in ("throttled_periods", "throttled_s", "stolen_s", "hot_cpus")
@@ -48,8 +49,7 @@ def difference(before: State, after: State) -> State:
         busy_s, own_s, elapsed_s = (end - start for start, end in zip(before["work"], after["work"]))
         found["others_cores"] = max(0.0, busy_s - own_s) / elapsed_s
     found["is_ahead"] = os.getpriority(os.PRIO_PROCESS, 0) < 0
-    if "frequency_hz" in after:
-        found["frequency_hz"] = after["frequency_hz"]
+    found.update({name: after[name] for name in ("frequency_hz", "highest_hz") if name in after})
     energy_j = _energy_between(before.get("energy_uj"), after.get("energy_uj"))
     return found if energy_j is None else {**found, "energy_j": energy_j}
 

@@ -138,6 +138,28 @@ def speedup_interval(
     )
 
 
+def latency_interval(
+    processes: Sequence[NDArray[np.float64]], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """Median latency in seconds with a bootstrap interval by process block, widened as `speedup_interval` is.
+
+    Args:
+        processes: samples of one model, an array a process.
+
+    Raises:
+        ValueError: fewer than two processes.
+    """
+    count = len(processes)
+    if count < 2:
+        raise ValueError(f"an interval needs at least two processes, got {count}")
+    value = float(np.median(np.concatenate(processes)))
+    draws = np.random.default_rng(seed).integers(count, size=(resamples, count))
+    medians_s = [np.median(np.concatenate([processes[number] for number in drawn])) for drawn in draws]
+    tail = (1 - confidence) / 2
+    low, high = value + (np.quantile(medians_s, [tail, 1 - tail]) - value) * np.sqrt(count / (count - 1))
+    return Interval(value, float(low), float(high), confidence)
+
+
 def log_speedup(process: Process) -> float:
     """Logarithm of the geometric mean over compilations of the reference's median over the model's.
 

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_FLOAT = 1
-_TYPES = {_FLOAT: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
+_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 
 
 class Node(NamedTuple):
@@ -44,16 +43,16 @@ def read_input_types(model: bytes) -> dict[str, str]:
     return types
 
 
-def read_weights(model: bytes) -> dict[str, NDArray[np.float32]]:
-    """Name → values [n] of every fp32 initialiser that is stored in the file itself, flat and in place."""
+def read_weights(model: bytes) -> dict[str, NDArray[Any]]:
+    """Name → values [n] of every fp32 or int8 initialiser that is stored in the file itself, flat and in place."""
     weights = {}
     for graph in _messages(memoryview(model), 7):
         for tensor in _messages(graph, 5):
-            kinds = [value for number, value in _fields(tensor) if number == 2]
+            kind = next((_TYPES.get(value) for number, value in _fields(tensor) if number == 2), None)
             raw = list(_messages(tensor, 9))
-            if kinds == [_FLOAT] and raw:
+            if kind in ("float32", "int8") and raw:
                 name = "".join(str(text, "utf-8") for text in _messages(tensor, 8))
-                weights[name] = np.frombuffer(raw[0], np.float32)
+                weights[name] = np.frombuffer(raw[0], kind)
     return weights
 
 

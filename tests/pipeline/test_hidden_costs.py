@@ -40,6 +40,20 @@ def test_what_the_file_hides_is_named(bench: Bench, tmp_path: Path) -> None:
     assert "batch norm" not in found
 
 
+def test_zeros_in_int8_are_named_too(bench: Bench, tmp_path: Path) -> None:
+    weights = make_weights()
+    path = write_model(tmp_path / "model.onnx", weights, BATCH)
+    model = onnx.load(path)
+    zeros = np.zeros_like(weights["second.weight"], np.int8)
+    (node,) = (node for node in model.graph.node if "second.weight" in node.input)
+    node.input[1] = "dequantised"
+    scale = {"scale": np.float32(0.1), "zero": np.int8(0), "steps": zeros}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in scale.items())
+    model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["steps", "scale", "zero"], ["dequantised"]))
+    onnx.save(model, path)
+    assert "onnxruntime multiplies by them all" in named(bench, path)["zeros computed"]
+
+
 def test_a_plain_network_hides_nothing_in_its_file(bench: Bench, tmp_path: Path) -> None:
     found = named(bench, write_model(tmp_path / "model.onnx", make_weights(), BATCH))
     assert not {"denormal weights", "zeros computed", "batch norm", "fallback"} & found.keys()

@@ -49,6 +49,22 @@ def test_the_change_of_a_speedup_has_an_interval(tmp_path: Path) -> None:
     assert lost_points.figure("accuracy").change_interval == pytest.approx((-0.01, 0.0))
 
 
+def test_latencies_have_intervals_and_are_not_judged(tmp_path: Path) -> None:
+    """Independent errors of 3% and 4% in logarithms make one of 5%."""
+    before, after = (
+        {"compressed": {"latency_s": s, "latency_low_s": s * math.exp(-e), "latency_high_s": s * math.exp(e)}}
+        for s, e in ((0.001, 0.03), (0.0011, 0.04))
+    )
+    figure = changes(tmp_path, before, after).figure("latency")
+    assert figure.texts == (
+        "1.00 ms (0.970\N{EN DASH}1.03)",
+        "1.10 ms (1.06\N{EN DASH}1.14)",
+        "+10.0% (+4.6 to +15.6)",
+    )
+    assert figure.verdict == "not judged"
+    assert changes(tmp_path / "older", before, {}).figure("latency").change_interval is None
+
+
 def test_what_deployment_costs_is_compared_where_both_were_measured(tmp_path: Path) -> None:
     slow = {"deployment": {"compressed": {"p99_s": 0.002, "peak_rss_bytes": 2 * 10**8}}}
     fast = {"deployment": {"compressed": {"p99_s": 0.001, "peak_rss_bytes": 10**8}}}

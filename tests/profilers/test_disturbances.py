@@ -19,6 +19,13 @@ def test_each_disturbance_has_its_sentence() -> None:
     assert "4 threads share 2 cores" in threads
 
 
+def test_a_clock_that_is_low_all_the_time_is_told_of() -> None:
+    (low,) = name_disturbances([{"frequency_hz": 1.2e9, "highest_hz": 3.6e9}] * 2, 5.0, threads=2, cores=2)
+    assert "1.2 of the CPU's 3.6 GHz" in low
+    wide = {"frequency_hz": 2.4e9, "highest_hz": 3.9e9}  # a server's cores all at once, with their widest registers
+    assert name_disturbances([wide, wide], 5.0, threads=2, cores=2) == ()
+
+
 def test_a_machine_that_tells_nothing_or_did_nothing_is_not_blamed() -> None:
     assert name_disturbances([], 0.0, threads=2, cores=2) == ()
     idle = {"others_cores": 0.1, "is_ahead": False}

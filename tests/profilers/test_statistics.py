@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from profilers.measure import Measurement
-from profilers.statistics import Process, by_process, counted, speedup_interval, undisturbed_rounds
+from profilers.statistics import Process, by_process, counted, latency_interval, speedup_interval, undisturbed_rounds
 
 
 def processes(
@@ -40,6 +40,16 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(between: float)
         interval = speedup_interval(processes(rng, 8, 2.0, between, 0.03), resamples=600)
         hits += interval.low <= 2.0 <= interval.high
     assert hits / 200 > 0.88
+
+
+def test_the_interval_of_a_latency_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(200):
+        drawn = [0.02 * np.exp(rng.normal(0, 0.02) + rng.normal(0, 0.03, 18)) for _ in range(12)]
+        interval = latency_interval(drawn, resamples=400)
+        hits += interval.low <= 0.02 <= interval.high
+    assert 0.9 <= hits / 200 <= 0.99
 
 
 def test_a_slow_spell_that_hits_both_leaves_the_ratio_alone() -> None:
