@@ -24,12 +24,12 @@ from benchmarks.authors_recipe import AuthorsSearcher, adaprune_database, global
 from benchmarks.runs import data_folder, open_run, profile_timed, resnet20, write_result
 from pipeline.compression.database import Database
 from pipeline.config import RunConfig
-from pipeline.contest import SEARCH
 from pipeline.context import Run
-from pipeline.evaluation import outputs_of
-from pipeline.recovery import accuracy_of, corrected_network, trained_network
-from pipeline.searching import Searcher, solve_in_loop
+from pipeline.planning.contest import SEARCH
+from pipeline.planning.evaluation import outputs_of
+from pipeline.planning.searching import Searcher, solve_in_loop
 from pipeline.stages import calibrate_stage, database_stage
+from pipeline.training.recovery import accuracy_of, corrected_network, trained_network
 from profilers.latency_table import LatencyTable
 from targets.errors import SpeedupError
 

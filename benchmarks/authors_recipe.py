@@ -19,21 +19,21 @@ from torch import Tensor, nn
 
 from calibration.batch_norm import reestimate_batch_norm
 from calibration.statistics import capture_inputs, collect_statistics
-from pipeline.closed_loop import Proposal
 from pipeline.compression.adaprune import adaprune
 from pipeline.compression.database import Database, build_database, encode_unit
 from pipeline.compression.stitch import Stitcher
 from pipeline.console import Task
 from pipeline.context import Run
-from pipeline.evaluation import outputs_of
 from pipeline.models.base import Unit
-from pipeline.recovery import compressed_layers
+from pipeline.planning.closed_loop import Proposal
+from pipeline.planning.evaluation import outputs_of
+from pipeline.planning.searching import measured_errors
 from pipeline.search.error_models import quadratic
 from pipeline.search.losses import LossMemory, Plan
 from pipeline.search.spdy import Knobs, search
-from pipeline.searching import measured_errors
 from pipeline.training.blocks import block_error, captured
 from pipeline.training.masks import apply_masks, nonzero_masks
+from pipeline.training.recovery import compressed_layers
 from profilers.latency_table import Choice, LatencyTable
 from targets.levels import Level
 
@@ -73,7 +73,7 @@ def _levels(
 
 
 class AuthorsSearcher:
-    """Proposes plans as their search does; takes the place of `pipeline.searching.Searcher` in the closed loop."""
+    """Proposes plans as their search does; takes the place of `pipeline.planning.searching.Searcher`."""
 
     def __init__(self, run: Run, database: Database) -> None:
         self._run, self._database = run, database

@@ -39,10 +39,10 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.record_noise import RECORDINGS, golden_bench, neighbour
-from pipeline import certificate, evidence
-from pipeline.certificate import CERTIFIED, MISSED, verdict
-from pipeline.evidence import Protocol, SpeedupEvidence, measure_speedup
-from pipeline.release import read_bundle
+from pipeline.certification import certificate, evidence
+from pipeline.certification.certificate import CERTIFIED, MISSED, verdict
+from pipeline.certification.evidence import Protocol, SpeedupEvidence, measure_speedup
+from pipeline.releases.release import read_bundle
 from pipeline.run_folder import digest, file_digest
 from profilers import statistics
 from profilers.measure import Bench, Candidate, Measurement

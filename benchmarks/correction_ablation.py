@@ -18,8 +18,8 @@ from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
 from pipeline.execution import execute
-from pipeline.plan import load_plan
-from pipeline.recovery import accuracy_of, corrected_network
+from pipeline.planning.plan import load_plan
+from pipeline.training.recovery import accuracy_of, corrected_network
 
 LAYERS = ("none", "bias", "sequential")
 

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from benchmarks.points import SMALL, add_small, numbers
 from benchmarks.random_networks import NETWORKS
 from benchmarks.runs import RESULTS, host_facts, open_run, write_result
-from pipeline.certificate import verdict
-from pipeline.closed_loop import Proposal, Round, run_loop
+from pipeline.certification.certificate import verdict
+from pipeline.certification.evidence import Protocol, measure_speedup
 from pipeline.config import RunConfig
 from pipeline.context import Run
-from pipeline.evidence import Protocol, measure_speedup
-from pipeline.measuring import PlanBench
+from pipeline.planning.closed_loop import Proposal, Round, run_loop
+from pipeline.planning.measuring import PlanBench
 from pipeline.run_folder import read_json
 from pipeline.setup import open_folder
 from pipeline.stages import probe_stage, profile_stage, propose

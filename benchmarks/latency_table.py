@@ -16,8 +16,8 @@ import numpy as np
 
 from benchmarks.runs import open_run, profile_timed, resnet20, write_result
 from pipeline.context import Run
-from pipeline.graph import module_path
-from pipeline.measuring import PlanBench
+from pipeline.exporting.graph import module_path
+from pipeline.planning.measuring import PlanBench
 from pipeline.stages import propose
 from profilers.latency_table import Choice, LatencyTable
 from profilers.profile import plan_near, random_plan

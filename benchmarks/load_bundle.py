@@ -25,9 +25,9 @@ import targets.runtimes
 from benchmarks.runs import data_folder, write_result
 from calibration.pictures import IMAGES, Preprocessing
 from pipeline import load_bundle
-from pipeline.bundle import write_bundle
-from pipeline.export import export_onnx, export_openvino_ir
+from pipeline.exporting.export import export_onnx, export_openvino_ir
 from pipeline.models.classifiers import load_cifar_resnet
+from pipeline.releases.bundle import write_bundle
 from pipeline.run_folder import write_json
 from pipeline.serving.model import BundleModel
 from pipeline.serving.record import IMAGE_CLASSIFICATION, ServingRecord, TensorSpec

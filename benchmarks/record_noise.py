@@ -23,8 +23,8 @@ from typing import Any
 
 import psutil
 
-from pipeline.evidence import Protocol
-from pipeline.release import read_bundle
+from pipeline.certification.evidence import Protocol
+from pipeline.releases.release import read_bundle
 from pipeline.run_folder import file_digest
 from pipeline.verifying.outputs import read_golden
 from profilers.measure import Bench, Candidate, save_feeds

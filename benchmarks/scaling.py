@@ -21,15 +21,15 @@ import numpy as np
 import torch
 
 from benchmarks.runs import RESULTS, host_facts, open_run, profile_timed, resnet20, write_result
+from pipeline.backends.workers import Workers
 from pipeline.compression.criteria import CRITERIA
 from pipeline.compression.database import Database
 from pipeline.compression.solvers import AFFORDABLE, blocked_obs, exact_levels
 from pipeline.context import Run
-from pipeline.evaluation import CandidateLosses
+from pipeline.planning.evaluation import CandidateLosses
+from pipeline.planning.searching import candidates_of
 from pipeline.run_folder import Log
-from pipeline.searching import candidates_of
 from pipeline.stages import calibrate_stage, database_stage
-from pipeline.workers import Workers
 
 EXACT_SHAPE, BLOCKED_SHAPE = (256, 768), (1024, 1024)
 """[rows, d] of the units whose time says what a step takes."""

@@ -24,14 +24,14 @@ from calibration.batch_norm import reestimate_batch_norm
 from pipeline.compression.database import Database
 from pipeline.compression.stitch import Stitcher
 from pipeline.context import Run
-from pipeline.evaluation import CandidateLosses, outputs_of
-from pipeline.recovery import accuracy_of
+from pipeline.planning.evaluation import CandidateLosses, outputs_of
+from pipeline.planning.searching import STARTS_TOGETHER, candidates_of, magnitudes_of, measured_errors
 from pipeline.run_folder import Log
 from pipeline.search.allocators import ALLOCATORS, Allocation, Problem, spdy, surrogate
 from pipeline.search.evolution import Ladders, evolve
 from pipeline.search.spdy import Knobs
-from pipeline.searching import STARTS_TOGETHER, candidates_of, magnitudes_of, measured_errors
 from pipeline.stages import calibrate_stage, database_stage
+from pipeline.training.recovery import accuracy_of
 from profilers.latency_table import LatencyTable
 from targets.errors import SpeedupError
 

@@ -167,8 +167,10 @@ def _execute(
         raise ConfigError(
             f"{folder.path} already holds a run. Leave out --no-resume to go on with it, or name another --out."
         )
-    from pipeline.choosing import run_on_best  # torch takes seconds to import: wrong flags and --help need not wait
     from pipeline.execution import execute
+    from pipeline.planning.choosing import (
+        run_on_best,  # torch takes seconds to import: wrong flags and --help need not wait
+    )
     from pipeline.setup import prepare
 
     with folder.lock():
@@ -178,7 +180,7 @@ def _execute(
             context = prepare(config, folder, Reporter())
             result = execute(context, last, again=again)
         if export:
-            from pipeline.carrying import export_table
+            from pipeline.planning.carrying import export_table
 
             export_table(context, export)
         tell(context, result)

@@ -22,25 +22,25 @@ from calibration.calibration_set import (
     draw_others,
 )
 from calibration.datasets import Splits
-from pipeline.aims import Aims
+from pipeline.backends.launcher import find_launcher
+from pipeline.backends.workers import Workers
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
-from pipeline.export import PlanPatcher, export_onnx
+from pipeline.exporting.export import PlanPatcher, export_onnx
 from pipeline.families.base import Methods
 from pipeline.families.choice import chosen_families
 from pipeline.families.int8 import PRECISION, Ranges
 from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
 from pipeline.families.registry import all_levels, levels_of, units_of
-from pipeline.launcher import find_launcher
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
 from pipeline.models.dry_run import check_data, try_out, try_training
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
-from pipeline.promises import promised
+from pipeline.planning.aims import Aims
+from pipeline.planning.promises import promised
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.scoring.registry import scorer_of
 from pipeline.tracking.events import Tracker
-from pipeline.workers import Workers
 from profilers.latency_table import LatencyTable, TableUnit
 from profilers.measure import Bench, Candidate, save_feeds
 from profilers.probe import GAINS_FROM, Capability, RuntimeCapability

@@ -4,21 +4,21 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.baseline import BEST_DENSE
-from pipeline.certificate import CERTIFIED, EXIT_CODES
+from pipeline.certification.baseline import BEST_DENSE
+from pipeline.certification.certificate import CERTIFIED, EXIT_CODES
+from pipeline.certification.process_log import CERTIFYING
 from pipeline.context import BASELINE, Run
-from pipeline.corrections import forget_corrections
-from pipeline.floors import is_too_low
-from pipeline.frontier import find_frontier
-from pipeline.measuring import forget_measurements, sweep
+from pipeline.planning.floors import is_too_low
+from pipeline.planning.frontier import find_frontier
+from pipeline.planning.measuring import forget_measurements, sweep
 from pipeline.probing import forget_probes
-from pipeline.process_log import CERTIFYING
 from pipeline.provenance.signing import load_private_key
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
 from pipeline.run_folder import read_json
 from pipeline.setup import open_folder
 from pipeline.stages import STAGES
 from pipeline.tracking.following import follow_run, follow_stage
+from pipeline.training.corrections import forget_corrections
 from reports.write import write_reports
 from targets.errors import AccuracyError, SpeedupError
 

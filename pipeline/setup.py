@@ -6,13 +6,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipeline.backends.workers import Workers
 from pipeline.config import AUTO_RUNTIME, RunConfig, to_toml
 from pipeline.console import Reporter
 from pipeline.context import Run
 from pipeline.families.choice import named_families, with_families
 from pipeline.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import open_tracker
-from pipeline.workers import Workers
 from targets import environments
 from targets.devices.registry import LOCAL
 from targets.errors import RuntimeMissingError

@@ -13,40 +13,40 @@ import numpy as np
 
 from calibration.calibration_set import labels_digest
 from calibration.statistics import collect_statistics
-from pipeline.baseline import set_goal
-from pipeline.bundle import check_bundle, write_bundle
-from pipeline.carrying import take_table
-from pipeline.certifying import certify_network
-from pipeline.closed_loop import unreachable
-from pipeline.comparing import compare_with_baselines
+from pipeline.certification.baseline import set_goal
+from pipeline.certification.certifying import certify_network
+from pipeline.certification.hidden_costs import slow_kernels
+from pipeline.comparison.comparing import compare_with_baselines
+from pipeline.comparison.nncf_int8 import nncf_version
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
-from pipeline.corrections import Corrections
-from pipeline.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
+from pipeline.exporting.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
+from pipeline.exporting.parity import ROUNDING, ROUNDING_TO_INT8, check_exports, write_golden
 from pipeline.families.channel import COLUMNS_A_BATCH
 from pipeline.families.registry import int8_layers, layer_plans
-from pipeline.find_plan import CORRECTED_TABLE, PLAN, find_plan
-from pipeline.first_look import first_look
-from pipeline.floors import is_too_low
-from pipeline.gains import require_gain, require_levels
-from pipeline.hidden_costs import slow_kernels
-from pipeline.measuring import PlanBench
-from pipeline.nncf_int8 import nncf_version
-from pipeline.parity import ROUNDING, ROUNDING_TO_INT8, check_exports, write_golden
-from pipeline.plan import load_plan
+from pipeline.planning.carrying import take_table
+from pipeline.planning.closed_loop import unreachable
+from pipeline.planning.find_plan import CORRECTED_TABLE, PLAN, find_plan
+from pipeline.planning.first_look import first_look
+from pipeline.planning.floors import is_too_low
+from pipeline.planning.gains import require_gain, require_levels
+from pipeline.planning.measuring import PlanBench
+from pipeline.planning.plan import load_plan
 from pipeline.probing import probe_runtimes
 from pipeline.provenance.model_card import write_model_card
 from pipeline.provenance.record import provenance
 from pipeline.provenance.sbom import write_sbom
 from pipeline.provenance.signing import fingerprint, load_private_key, read_signature, sign_bundle
 from pipeline.provenance.variables import SIGNING_KEY_VARIABLE
-from pipeline.recovery import CHECKPOINT, CORRECTED, CORRECTION, TRAINING, finish_network, in_int8
+from pipeline.releases.bundle import check_bundle, write_bundle
 from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
 from pipeline.serving.describe import describe_serving
 from pipeline.serving.record import CLASSIFICATIONS
 from pipeline.serving.record import NAME as SERVING
+from pipeline.training.corrections import Corrections
+from pipeline.training.recovery import CHECKPOINT, CORRECTED, CORRECTION, TRAINING, finish_network, in_int8
 from pipeline.verifying.sample import SAMPLE, write_sample
 from profilers.latency_table import Choice, LatencyTable
 from profilers.machine import peak_rss_bytes

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import write_bundle
+from pipeline.releases.bundle import write_bundle
 from tests.certificates import certificate
 
 ORIGIN: dict[str, Any] = {

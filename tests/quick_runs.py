@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
+from pipeline.certification.evidence import Protocol
 from pipeline.cli import main
-from pipeline.evidence import Protocol
 from pipeline.verifying.verify import VerifyOptions
 from profilers.measure import Effort
 
@@ -21,20 +21,29 @@ SETTINGS = (
 def measure_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer processes and rounds, and the first plan is taken: what runs is the same, what it finds is rough."""
     for name in (
-        "measuring.DENSE_PROCESSES",
-        "measuring.CHECK_PROCESSES",
-        "plain_plans.PROCESSES",
-        "nncf_int8.PROCESSES",
+        "planning.measuring.DENSE_PROCESSES",
+        "planning.measuring.CHECK_PROCESSES",
+        "planning.plain_plans.PROCESSES",
+        "comparison.nncf_int8.PROCESSES",
     ):
         monkeypatch.setattr(f"pipeline.{name}", 2)
-    for name in ("pipeline.measuring.PLAN_PROCESSES", "pipeline.baseline.VISITS", "profilers.deployment.VISITS"):
+    for name in (
+        "pipeline.planning.measuring.PLAN_PROCESSES",
+        "pipeline.certification.baseline.VISITS",
+        "profilers.deployment.VISITS",
+    ):
         monkeypatch.setattr(name, 1)
-    for name in ("measuring.PROFILE", "measuring.CHECK", "baseline.EFFORT", "nncf_int8.EFFORT"):
+    for name in (
+        "planning.measuring.PROFILE",
+        "planning.measuring.CHECK",
+        "certification.baseline.EFFORT",
+        "comparison.nncf_int8.EFFORT",
+    ):
         monkeypatch.setattr(f"pipeline.{name}", QUICK)
-    for name in ("closed_loop.ACCEPTED", "comparing.FAST_ENOUGH"):
+    for name in ("planning.closed_loop.ACCEPTED", "comparison.comparing.FAST_ENOUGH"):
         monkeypatch.setattr(f"pipeline.{name}", (-1.0, 100.0))
     little = partial(Protocol, processes=2, most_processes=2, null_processes=2, effort=QUICK)
-    monkeypatch.setattr("pipeline.certifying.Protocol", little)
+    monkeypatch.setattr("pipeline.certification.certifying.Protocol", little)
     monkeypatch.setattr("pipeline.verifying.verify.VerifyOptions", partial(VerifyOptions, protocol=little()))
     monkeypatch.setenv("COLUMNS", "400")  # tables break no sentence
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import write_bundle
+from pipeline.releases.bundle import write_bundle
 from tests import certificates
 from tests.certificates import merged
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import certificates, record_noise
-from pipeline.evidence import Protocol
+from pipeline.certification.evidence import Protocol
 from tests.quick_runs import QUICK
 from tests.verifying.bundles import runnable_bundle
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.bundle import check_bundle
+from pipeline.releases.bundle import check_bundle
 from targets import environments
 from targets.host import collect_host
 from tests.quick_runs import SETTINGS, Finished, command, measure_little

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file
 
 from calibration.datasets import load_splits
 from pipeline import load_bundle
-from pipeline.bundle import check_bundle
 from pipeline.cli import STAGES
 from pipeline.compression.unit_file import UnitFile
+from pipeline.releases.bundle import check_bundle
 from pipeline.run_folder import file_digest, read_json
 from targets import environments
 from targets.errors import ArtifactError

@@ -12,18 +12,18 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from pipeline.export import (
+from pipeline.exporting.export import (
     PlanPatcher,
     assert_zeros_survive,
     export_onnx,
     export_openvino_ir,
     unit_initialisers,
 )
+from pipeline.exporting.parity import ROUNDING_TO_INT8, ParityRecord, check_parity, compare_outputs
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.models.resnet import Bottleneck, CifarResNet, ImageNetResNet
 from pipeline.models.tracing import trace_units
-from pipeline.parity import ROUNDING_TO_INT8, ParityRecord, check_parity, compare_outputs
 from targets.errors import ArtifactError
 from targets.levels import DENSE, Level
 from tests.deepsparse_engine import fraction_and_outputs

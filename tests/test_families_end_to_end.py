@@ -11,7 +11,7 @@ import pytest
 from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.execution import outcome
-from pipeline.graph import ExportedGraph
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.run_folder import RunFolder, read_json, write_json
 from pipeline.setup import open_folder, prepare
 from pipeline.stages import probe_stage
@@ -80,8 +80,8 @@ def test_with_a_floor_every_runtime_goes_as_fast_as_it_holds_and_the_fastest_is_
     with pytest.MonkeyPatch.context() as only:
         only.chdir(tmp_path)
         both = [get_runtime(name) for name in ("openvino", "onnxruntime")]
-        only.setattr("pipeline.choosing.choose_candidates", lambda *_: both)
-        only.setattr("pipeline.choosing.STEPS", 2)
+        only.setattr("pipeline.planning.choosing.choose_candidates", lambda *_: both)
+        only.setattr("pipeline.planning.choosing.STEPS", 2)
         settings = (*SETTINGS, "--families", "channel", "--no-compare")
         code = run("prune", "--runtime", "auto", "--speedup", 1.05, "--min-accuracy", 90, *settings)
     assert code == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from pipeline.graph import ExportedGraph
+from pipeline.exporting.graph import ExportedGraph
 from tests.quick_runs import measure_little, run
 
 pytestmark = [

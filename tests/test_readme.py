@@ -11,11 +11,11 @@ import click
 import pytest
 
 from calibration.errors import DataError
-from pipeline.bundle import MANIFEST
-from pipeline.certificate import EXIT_CODES, Certificate
+from pipeline.certification.certificate import EXIT_CODES, Certificate
 from pipeline.cli import INTERRUPTED, STAGES, cli
 from pipeline.config import resolve
 from pipeline.models.registry import get_adapter
+from pipeline.releases.bundle import MANIFEST
 from profilers.latency_table import LatencyTable
 from reports.records import FILES
 from targets.errors import ConfigError, UserError

@@ -12,10 +12,10 @@ import torch
 from calibration.calibration_set import draw_calibration_set
 from calibration.statistics import collect_statistics
 from pipeline.cli import cli
-from pipeline.export import PlanPatcher, assert_zeros_survive, export_onnx
+from pipeline.exporting.export import PlanPatcher, assert_zeros_survive, export_onnx
+from pipeline.exporting.parity import check_parity
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
-from pipeline.parity import check_parity
 from pipeline.training.gradual import Goal, GradualSettings, gradual_prune
 from targets.levels import Level
 

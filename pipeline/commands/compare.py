@@ -17,7 +17,7 @@ from pipeline.console import Reporter
 from targets.errors import ConfigError, SpeedupError
 
 if TYPE_CHECKING:
-    from pipeline.grid import GridRow
+    from pipeline.comparison.grid import GridRow
 
 LISTS = ("allocator", "criterion", "solver")
 """Settings that may have several values here, beside the speedup."""
@@ -80,7 +80,7 @@ def compare(
         raise ConfigError("Ways to compress are compared on one runtime: name it with --runtime, or leave it out.")
     for value in speedups[1:]:
         resolve(flags | {"speedup": value}, config, None)
-    from pipeline.grid import combinations, compare_combinations
+    from pipeline.comparison.grid import combinations, compare_combinations
     from pipeline.setup import prepare
 
     reporter = Reporter()
@@ -106,7 +106,7 @@ def compare(
 
 
 def _write(folder: Path, rows: "list[GridRow]", metric: str) -> None:
-    from pipeline.grid_page import grid_page
+    from pipeline.comparison.grid_page import grid_page
     from pipeline.run_folder import write_json
     from reports.html import render_html
     from reports.markdown import render_markdown
@@ -119,7 +119,7 @@ def _write(folder: Path, rows: "list[GridRow]", metric: str) -> None:
 
 
 def _tell(folder: Path, rows: "list[GridRow]", metric: str, reporter: Reporter) -> None:
-    from pipeline.grid_page import grid_table
+    from pipeline.comparison.grid_page import grid_table
 
     reporter.table(shown(grid_table(rows, metric)))
     reporter.say(escape(f"chart and table: {folder / 'comparison.html'}"))

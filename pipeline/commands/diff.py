@@ -12,7 +12,7 @@ from pipeline.commands.options import as_json_option
 from pipeline.console import Reporter
 
 if TYPE_CHECKING:
-    from pipeline.release_changes import Changes
+    from pipeline.releases.release_changes import Changes
 
 COLOURS = {"better": "green", "worse": "red"}
 
@@ -31,8 +31,8 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
     intervals part, and not judged where they hold for different hosts, targets or test data. `pipeline gate --against`
     turns this into an exit code.
     """
-    from pipeline.release import read_release
-    from pipeline.release_changes import compare
+    from pipeline.releases.release import read_release
+    from pipeline.releases.release_changes import compare
 
     changes = compare(read_release(before), read_release(after))
     _tell(changes)
@@ -41,7 +41,7 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 
 
 def _tell(changes: "Changes") -> None:
-    from pipeline.release_changes import level_text
+    from pipeline.releases.release_changes import level_text
 
     reporter = Reporter()
     figures = Table("figure", *map(escape, (changes.before.name, changes.after.name)), "change", "verdict")

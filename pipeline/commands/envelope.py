@@ -68,8 +68,8 @@ def envelope(
     """
     from dataclasses import replace
 
-    from pipeline.envelope import QUICK, measure_envelope
-    from pipeline.envelope_page import envelope_page, isa_table, maps_of
+    from pipeline.envelope.envelope import QUICK, measure_envelope
+    from pipeline.envelope.envelope_page import envelope_page, isa_table, maps_of
     from pipeline.files import write_where_asked
     from reports.html import render_html
 

@@ -14,7 +14,7 @@ from pipeline.commands.tables import checks_table
 from pipeline.console import Reporter
 
 if TYPE_CHECKING:
-    from pipeline.gate import Verdict
+    from pipeline.releases.gate import Verdict
 
 
 def _limit(context: click.Context, option: click.Parameter, value: float | None) -> float | None:  # noqa: ARG001
@@ -60,9 +60,9 @@ def gate(
     The first check that fails gives the exit code, in this order: unaltered and of a version that is known (5),
     accuracy (4), certificate (3 missed, 6 inconclusive), proxy (6), speedup and latency (3), size (5).
     """
-    from pipeline.gate import Limits, pass_gate
-    from pipeline.gate_records import append_summary, write_junit
-    from pipeline.verified import read_verified
+    from pipeline.releases.gate import Limits, pass_gate
+    from pipeline.releases.gate_records import append_summary, write_junit
+    from pipeline.releases.verified import read_verified
 
     limits = Limits(min_speedup, max_drop, max_latency_ms, max_size_mb)
     verdict = pass_gate(bundle, limits, against, read_verified(verified, public_key) if verified else None)

@@ -13,8 +13,8 @@ from pipeline.console import Reporter
 from targets.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.history import History
-    from pipeline.release import Release
+    from pipeline.releases.history import History
+    from pipeline.releases.release import Release
 
 
 @click.command()
@@ -33,13 +33,13 @@ def history(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
     given where one does not say its time. Run folders without a certificate yet are left out. Regressions are flagged
     only where intervals part.
     """
-    from pipeline.history import history_of
+    from pipeline.releases.history import history_of
 
     reporter = Reporter()
     found = history_of(_certified(runs, reporter))
     if html:
         from pipeline.files import write_where_asked
-        from pipeline.history_page import history_page
+        from pipeline.releases.history_page import history_page
         from reports.html import render_html
 
         write_where_asked(html, render_html(history_page(found)))
@@ -49,7 +49,7 @@ def history(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
 
 
 def _certified(runs: tuple[str, ...], reporter: Reporter) -> "list[Release]":
-    from pipeline.release import is_unfinished, read_release
+    from pipeline.releases.release import is_unfinished, read_release
 
     releases = []
     for name in runs:
@@ -67,7 +67,7 @@ def _certified(runs: tuple[str, ...], reporter: Reporter) -> "list[Release]":
 
 
 def _tell(found: "History", reporter: Reporter) -> None:
-    from pipeline.history import change_texts, history_table
+    from pipeline.releases.history import change_texts, history_table
 
     reporter.table(shown(history_table(found)))
     for change in found.changes:

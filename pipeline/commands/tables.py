@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.checks import Check
+from pipeline.releases.checks import Check
 from reports import document
 
 TONES = {"good": "green", "wary": "yellow", "bad": "red"}

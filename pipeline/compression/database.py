@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.statistics import LayerStatistics
+from pipeline.backends.workers import Compute, compute_here
 from pipeline.compression.criteria import CRITERIA
 from pipeline.compression.hessians import Matrix, reconstruction_error, relative
 from pipeline.compression.solvers import SOLVERS
@@ -31,7 +32,6 @@ from pipeline.compression.unit_file import (
     write_unit,
 )
 from pipeline.models.base import Unit
-from pipeline.workers import Compute, compute_here
 from targets.errors import ArtifactError, ConfigError, UserError
 from targets.files import write_atomically
 from targets.levels import DENSE, Level

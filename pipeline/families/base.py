@@ -10,8 +10,8 @@ from typing import Protocol
 
 from calibration.statistics import LayerStatistics
 from pipeline.compression.hessians import Matrix
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.families.int8 import LARGEST_WEIGHT
-from pipeline.graph import ExportedGraph
 from pipeline.models.base import Unit
 from targets.levels import Level
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from calibration.statistics import LayerStatistics
 from pipeline.compression.hessians import Matrix, invertible
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.families.base import Methods
-from pipeline.graph import ExportedGraph
 from pipeline.models.base import Cut, Unit
 from targets.levels import Level
 

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from pipeline.compression.hessians import Matrix
-from pipeline.graph import ExportedGraph
+from pipeline.exporting.graph import ExportedGraph
 from targets.errors import ConfigError
 
 PRECISION = "int8"

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.families.int8 import LARGEST_WEIGHT, LARGEST_WEIGHT_WITHOUT_VNNI, LayerRanges, Range, Ranges
-from pipeline.graph import ExportedGraph
 from pipeline.models.base import Feeds
 
 

@@ -8,11 +8,11 @@ from itertools import groupby
 from calibration.statistics import LayerStatistics
 from pipeline.compression.database import UnitPlan
 from pipeline.compression.hessians import Matrix
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.families.base import Family, Methods
 from pipeline.families.channel import Channel
 from pipeline.families.int8 import PRECISION, Ranges, quantise, rounded
 from pipeline.families.unstructured import Unstructured
-from pipeline.graph import ExportedGraph
 from pipeline.models.base import Block, Unit
 from targets.levels import DENSE, Level
 

@@ -6,8 +6,8 @@ from calibration.statistics import LayerStatistics
 from pipeline.compression.criteria import CRITERIA
 from pipeline.compression.hessians import Matrix
 from pipeline.compression.solvers import SOLVERS
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.families.base import Methods
-from pipeline.graph import ExportedGraph
 from pipeline.models.base import Unit
 from targets.levels import DENSE, Level, sparsity_grid
 

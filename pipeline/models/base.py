@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.datasets import Splits
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 
 Predict = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Runs samples [n, …] through a deployed network, wherever it runs, and gives its outputs [n, …]."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.datasets import Splits, load_splits
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 from pipeline.models.base import Block, Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights
 from pipeline.models.distillation import distilled, divergence

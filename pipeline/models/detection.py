@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from calibration.datasets import Splits
 from calibration.detection import DetectionSplit, detection_splits
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 from pipeline.models.base import Block, Cut, Feeds, Predict, Recipe, Unit
 from pipeline.models.checkpoints import differences, load_weights, read_weights, usable
 from pipeline.models.detection_loss import DetectionLoss

@@ -14,7 +14,7 @@ from calibration.labelled_texts import labelled_splits
 from calibration.questions import SHARED, question_splits
 from calibration.sentence_pairs import sentence_splits
 from calibration.tokens import TOKENIZER, TextEncoder
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 from pipeline.models.base import Block, Feeds, Predict, Recipe, Unit
 from pipeline.models.bert import (
     TENSORS,

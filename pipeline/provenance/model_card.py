@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from pipeline.certificate import CERTIFIED
+from pipeline.certification.certificate import CERTIFIED
 from targets.files import write_atomically
 
 HEADLINES = {

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from pipeline.bundle import MANIFEST, SIGNATURE, check_bundle
+from pipeline.releases.bundle import MANIFEST, SIGNATURE, check_bundle
 from pipeline.run_folder import read_json, write_json
 from targets.errors import ArtifactError, ConfigError
 

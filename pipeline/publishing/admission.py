@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import read_manifest
-from pipeline.certificate import CERTIFIED, EXIT_CODES
-from pipeline.certificate import SCHEMA as CERTIFICATE_SCHEMA
+from pipeline.certification.certificate import CERTIFIED, EXIT_CODES
+from pipeline.certification.certificate import SCHEMA as CERTIFICATE_SCHEMA
 from pipeline.provenance.facts import certificate_facts
 from pipeline.provenance.signing import Signature, read_signature, verify_bundle
+from pipeline.releases.bundle import read_manifest
 from pipeline.run_folder import file_digest, read_json
 from targets.errors import ArtifactError, ConfigError, UserError
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pipeline.bundle import check_bundle
+from pipeline.releases.bundle import check_bundle
 from pipeline.serving.record import NAME, ServingRecord, TensorSpec
 from targets.errors import ConfigError
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.accuracy import Resampled
+from pipeline.certification.accuracy import Resampled
 from pipeline.scoring.nms import Detections
 from targets.errors import ConfigError
 

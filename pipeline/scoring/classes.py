@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.datasets import Truth
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 
 
 class ClassScorer:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.datasets import Truth
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 from pipeline.scoring.average_precision import ImageTruth, average_precision
 from pipeline.scoring.nms import BOX_VALUES, Detections, find_detections
 from targets.errors import ConfigError

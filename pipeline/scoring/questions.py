@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from calibration.datasets import Truth
 from calibration.questions import Question, Windows
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 from pipeline.scoring.answers import best_answers, exact_match, f1
 
 

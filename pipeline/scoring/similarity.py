@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.datasets import Truth
-from pipeline.accuracy import Score
+from pipeline.certification.accuracy import Score
 from pipeline.scoring.rank_correlation import resampled_correlation, standard_ranks
 
 

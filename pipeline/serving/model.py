@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.tokens import TOKENIZER
-from pipeline.bundle import check_bundle
+from pipeline.releases.bundle import check_bundle
 from pipeline.run_folder import read_json
 from pipeline.serving.classification import ClassScore, Picture, open_picture, rank
 from pipeline.serving.engine import Engine, choose_runtime, choose_threads, open_engine

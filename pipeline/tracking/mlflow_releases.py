@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.release import Release, read_bundle
+from pipeline.releases.release import Release, read_bundle
 from pipeline.tracking.mlflow_server import connect, experiment_id, explain, parse_destination, resolve_uri
 from targets.errors import ConfigError
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pipeline.accuracy import Score, accuracy_record
-from pipeline.checks import Check, check
+from pipeline.certification.accuracy import Score, accuracy_record
 from pipeline.differences import INT8_STEPS, relative_differences
-from pipeline.release import Accuracy
+from pipeline.releases.checks import Check, check
+from pipeline.releases.release import Accuracy
 from pipeline.scoring.registry import scorer_of
 from pipeline.serving.record import ServingRecord
 from pipeline.verifying.sample import read_sample

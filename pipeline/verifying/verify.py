@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import MANIFEST, require_folder
-from pipeline.certificate import CERTIFIED, EXIT_CODES, verdict
-from pipeline.checks import Check, check, first_failure
-from pipeline.evidence import Protocol, SpeedupEvidence, disturbances_of, measure_speedup
-from pipeline.hidden_costs import hidden_costs
-from pipeline.release import CertificateRecord, read_bundle
-from pipeline.release_changes import number
+from pipeline.certification.certificate import CERTIFIED, EXIT_CODES, verdict
+from pipeline.certification.evidence import Protocol, SpeedupEvidence, disturbances_of, measure_speedup
+from pipeline.certification.hidden_costs import hidden_costs
+from pipeline.releases.bundle import MANIFEST, require_folder
+from pipeline.releases.checks import Check, check, first_failure
+from pipeline.releases.release import CertificateRecord, read_bundle
+from pipeline.releases.release_changes import number
 from pipeline.run_folder import file_digest
 from pipeline.serving.record import ServingRecord
 from pipeline.verifying.outputs import Golden, check_accuracy, check_golden, read_golden

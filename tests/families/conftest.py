@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.export import PlanPatcher, export_onnx
+from pipeline.exporting.export import PlanPatcher, export_onnx
 from pipeline.families.ranges import largest_weight, measure_ranges
 from pipeline.families.registry import units_of
 from pipeline.models.base import Unit

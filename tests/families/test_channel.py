@@ -10,6 +10,7 @@ import torch
 
 from calibration.statistics import LayerStatistics
 from pipeline.compression.hessians import reconstruction_error
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.families.channel import (
     CHANNEL_CRITERIA,
     Channel,
@@ -24,7 +25,6 @@ from pipeline.families.channel import (
     sensitivities,
 )
 from pipeline.families.registry import layer_levels
-from pipeline.graph import ExportedGraph
 from pipeline.models.base import Cut, Unit
 from targets.levels import DENSE, Level
 from tests.families.conftest import Exported

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.export import PlanPatcher, export_onnx
+from pipeline.exporting.export import PlanPatcher, export_onnx
 from pipeline.families.ranges import measure_ranges
 from pipeline.families.registry import units_of
 from pipeline.models.detection import YoloAdapter

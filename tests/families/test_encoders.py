@@ -7,11 +7,11 @@ import onnx
 import pytest
 import torch
 
-from pipeline.export import PlanPatcher, export_onnx
+from pipeline.exporting.export import PlanPatcher, export_onnx
+from pipeline.exporting.graph import ExportedGraph
 from pipeline.families.channel import kept_count
 from pipeline.families.ranges import measure_ranges
 from pipeline.families.registry import units_of
-from pipeline.graph import ExportedGraph
 from pipeline.models.bert import Deployed, SentenceNetwork
 from pipeline.models.inference import torch_predict
 from pipeline.models.language import SentenceEmbedding

@@ -111,7 +111,7 @@ def test_int8_at_some_layers_leaves_the_others_alone(resnet: Exported, tmp_path)
 
 
 def test_constant_activations_are_refused_with_a_way_out(resnet: Exported, tmp_path) -> None:
-    from pipeline.export import PlanPatcher
+    from pipeline.exporting.export import PlanPatcher
 
     blank = {"input": np.zeros_like(resnet.inputs)}
     ranges = measure_ranges(resnet.path, layers_of(resnet), [blank], LARGEST)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from calibration.datasets import Splits
 from calibration.errors import DataError
-from pipeline.export import export_onnx, unit_initialisers
+from pipeline.exporting.export import export_onnx, unit_initialisers
 from pipeline.models.detection import YoloAdapter, load_yolov5
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter

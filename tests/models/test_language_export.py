@@ -8,19 +8,19 @@ import onnx
 import pytest
 import torch
 
-from pipeline.export import (
+from pipeline.certification.hidden_costs import FAST_KERNELS
+from pipeline.exporting.export import (
     PlanPatcher,
     assert_zeros_survive,
     export_onnx,
     export_openvino_ir,
     unit_initialisers,
 )
-from pipeline.hidden_costs import FAST_KERNELS
+from pipeline.exporting.parity import check_parity, compare_outputs
 from pipeline.models.bert import TENSORS, Deployed, QuestionNetwork, SentenceNetwork, TextNetwork
 from pipeline.models.inference import torch_predict
 from pipeline.models.language import SentenceEmbedding
 from pipeline.models.pretrained import find_pretrained
-from pipeline.parity import check_parity, compare_outputs
 from profilers.measure import Bench, Candidate, Effort
 from targets import environments
 from targets.errors import ArtifactError

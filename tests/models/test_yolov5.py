@@ -9,11 +9,11 @@ import onnx
 import pytest
 import torch
 
-from pipeline.export import export_onnx
+from pipeline.exporting.export import export_onnx
+from pipeline.exporting.parity import check_parity
 from pipeline.models.checkpoints import read_weights
 from pipeline.models.inference import torch_predict
 from pipeline.models.yolov5 import SIZES, DecodedYoloV5, Size, YoloV5
-from pipeline.parity import check_parity
 from tests.deepsparse_engine import fraction_and_outputs
 
 TINY = Size("yolov5:tiny", 0.33, 0.125, 0.5)

@@ -10,8 +10,8 @@ import onnxruntime
 import openvino
 import pytest
 
-from pipeline.bundle import check_bundle
 from pipeline.publishing.to_folder import Layout, publish_to_folder
+from pipeline.releases.bundle import check_bundle
 from targets.errors import ArtifactError, ConfigError
 from tests.serving.bundles import make_bundle
 from tests.targets.test_runtimes import make_weights, reference

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pipeline.bundle import write_bundle
 from pipeline.publishing.to_mlflow import publish_to_mlflow
+from pipeline.releases.bundle import write_bundle
 from pipeline.run_folder import write_json
 from targets.errors import ConfigError, RuntimeMissingError
 from tests.certificates import certificate

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from calibration.datasets import Splits
-from pipeline.accuracy import accuracy_record
+from pipeline.certification.accuracy import accuracy_record
 from pipeline.models.base import ModelAdapter
 from pipeline.models.detection import YoloAdapter
 from pipeline.models.inference import torch_predict

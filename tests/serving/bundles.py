@@ -10,9 +10,9 @@ from torch import nn
 
 from calibration.datasets import Splits
 from calibration.pictures import Preprocessing
-from pipeline.bundle import write_bundle
-from pipeline.export import export_onnx, export_openvino_ir
+from pipeline.exporting.export import export_onnx, export_openvino_ir
 from pipeline.models.base import ModelAdapter
+from pipeline.releases.bundle import write_bundle
 from pipeline.run_folder import write_json
 from pipeline.serving.describe import tensor_spec
 from pipeline.serving.record import ServingRecord, TensorSpec

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle import write_bundle
 from pipeline.config import RunConfig
+from pipeline.releases.bundle import write_bundle
 from pipeline.tracking.events import Tracker
 from pipeline.tracking.following import follow_run, follow_stage
 from tests.reports.run_folder import realistic_files, write_run_folder

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-import pipeline.gradual_training
-import pipeline.recovery
+import pipeline.training.gradual_training
+import pipeline.training.recovery
 from pipeline.context import Run
-from pipeline.gains import require_levels
 from pipeline.models.checkpoints import write_weights
-from pipeline.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
+from pipeline.planning.gains import require_levels
 from pipeline.run_folder import write_json
 from pipeline.training.gradual import TrainingRecord
+from pipeline.training.recovery import CORRECTED, CORRECTION, finish_network, shipped_accuracy, trained_network
 from targets.errors import SpeedupError
 from targets.levels import Level
 from tests.opened_runs import opened_run
@@ -37,8 +37,8 @@ def test_another_plan_does_not_go_on_with_the_last_ones_checkpoint(
         checkpoint.write_bytes(b"")
         return TrainingRecord(settings, 1, 0, 0.0, ())
 
-    monkeypatch.setattr(pipeline.gradual_training, "gradual_prune", train)
-    monkeypatch.setattr(pipeline.recovery, "accuracy_of", lambda *_: 0.9)
+    monkeypatch.setattr(pipeline.training.gradual_training, "gradual_prune", train)
+    monkeypatch.setattr(pipeline.training.recovery, "accuracy_of", lambda *_: 0.9)
     for amount in (0.5, 0.5, 0.75):
         trained_network(run, {block.name: Level("channel", amount)}, run.copy_of_dense())
     (first, _), (again, resumed), (other, stale) = found
@@ -63,7 +63,7 @@ def test_what_is_better_on_the_training_split_ships(
     write_weights(corrected.state_dict(), run.folder.file(CORRECTED))
     write_json(run.folder.file(CORRECTION), {"accuracy": accuracies["corrected"]})
     training = networks["trained"], {"accuracy": accuracies["trained"]}
-    monkeypatch.setattr(pipeline.recovery, "trained_network", lambda *_: training)
+    monkeypatch.setattr(pipeline.training.recovery, "trained_network", lambda *_: training)
     finish_network(run, {})
     taken = "trained" if ships else "corrected"
     shipped = run.network(run.folder.file("checkpoint.safetensors")).state_dict()[name]
@@ -79,9 +79,9 @@ def test_other_layers_in_int8_are_another_training(run: Run, monkeypatch: pytest
         names.append(arguments[7].name)
         return TrainingRecord(arguments[6], 1, 0, 0.0, ())
 
-    monkeypatch.setattr(pipeline.gradual_training, "gradual_prune", train)
-    monkeypatch.setattr(pipeline.recovery, "accuracy_of", lambda *_: 0.9)
-    monkeypatch.setattr(pipeline.recovery, "int8_layers", lambda *_: ["layer1.0.conv1"] * (len(names) % 2))
+    monkeypatch.setattr(pipeline.training.gradual_training, "gradual_prune", train)
+    monkeypatch.setattr(pipeline.training.recovery, "accuracy_of", lambda *_: 0.9)
+    monkeypatch.setattr(pipeline.training.recovery, "int8_layers", lambda *_: ["layer1.0.conv1"] * (len(names) % 2))
     for _ in range(3):
         trained_network(run, {block.name: Level("channel", 0.5)}, run.copy_of_dense())
     assert names[0] == names[2] != names[1]

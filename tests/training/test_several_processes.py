@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from pipeline.config import resolve
 from pipeline.context import Run
 from pipeline.models.checkpoints import write_weights
-from pipeline.recovery import trained_network
+from pipeline.training.recovery import trained_network
 from targets.errors import ConfigError, RuntimeMissingError
 from targets.levels import Level
 from tests.opened_runs import opened_run

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from pipeline.bundle import write_bundle
+from pipeline.releases.bundle import write_bundle
 from pipeline.run_folder import write_json
 from pipeline.serving.record import ServingRecord, TensorSpec
 from pipeline.verifying.sample import SAMPLE, write_sample

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.bundle import MANIFEST
-from pipeline.evidence import measure_speedup
+from pipeline.certification.evidence import measure_speedup
+from pipeline.releases.bundle import MANIFEST
 from pipeline.run_folder import file_digest
 from tests.bundles import contents
 from tests.quick_runs import Finished, command, measure_little

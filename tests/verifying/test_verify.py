@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.evidence import Protocol
+from pipeline.certification.evidence import Protocol
+from pipeline.releases.verified import read_verified
 from pipeline.scoring.classes import ClassScorer
 from pipeline.scoring.similarity import pair_cosines
 from pipeline.serving.record import SENTENCE_SIMILARITY, TensorSpec
-from pipeline.verified import read_verified
 from pipeline.verifying.sample import read_sample
 from pipeline.verifying.verify import Verification, VerifyOptions, place_of_record, verify
 from profilers.measure import Effort

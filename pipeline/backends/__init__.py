@@ -1,0 +1,1 @@
+"""Where work is done: this process, others on this machine, or clusters of machines."""

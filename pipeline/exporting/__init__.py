@@ -1,0 +1,1 @@
+"""A network becomes files for runtimes, checked against torch."""

@@ -1,0 +1,62 @@
+"""Runs that cannot become faster are refused before anything is measured, with what would help."""
+
+from collections.abc import Collection, Sequence
+
+from pipeline.context import Run
+from pipeline.planning.promises import promised
+from profilers.probe import RuntimeCapability
+from targets.environments import MANAGED
+from targets.errors import SpeedupError
+from targets.registry import RuntimeInfo
+
+
+def require_gain(run: Run) -> None:
+    """Stop where no level can buy time, and say which of the families asked for cannot.
+
+    Raises:
+        SpeedupError: the runtime gains nothing from the families that it has, or from those asked for.
+    """
+    capability, families = run.capability, run.families
+    assert capability is not None, "the probe stage comes first"
+    idle = [family for family in families if family not in capability.gaining]
+    if idle and len(idle) < len(families):
+        run.reporter.warn(f"{', '.join(idle)} gains nothing here: {promised(capability)} in the probe")
+    if len(idle) == len(families):
+        raise SpeedupError(
+            f"{run.config.speedup:g}x is unreachable on {capability.name} with "
+            f"{', '.join(families) or 'no family of levels'}: next to dense the probe ran "
+            f"{promised(capability)}{_failed(capability)}.\n"
+            f"{_ways_out(capability, families, run.bench.device.runtimes())}"
+        )
+
+
+def require_levels(run: Run) -> None:
+    """Stop where the families have no level for any unit.
+
+    Raises:
+        SpeedupError: as channels where no block of the network is known to shrink.
+    """
+    if all(len(run.levels_of(unit)) < 2 for unit in run.units):
+        raise SpeedupError(
+            f"{run.config.speedup:g}x is unreachable with {', '.join(run.families)}: no part of "
+            f"{run.adapter.name} is known to shrink. Give its adapter widths() (docs/your-model.md), or ask for "
+            "other --families, such as int8, or for a runtime that gains from zeros."
+        )
+
+
+def _ways_out(capability: RuntimeCapability, asked: Collection[str], installed: Sequence[RuntimeInfo]) -> str:
+    """What to try where the families asked for gain nothing on a runtime."""
+    left = [family for family in capability.gaining if family not in asked]
+    ways = [f"--families {','.join(left)}, from which it gains"] if left else []
+    others = [info for info in installed if info.name != capability.name and info.families]
+    ways += [f"--runtime {info.name} ({', '.join(info.families)})" for info in others]
+    missing = MANAGED.keys() - {info.name for info in installed}
+    ways += [f"`pipeline runtimes install {name}`, then --runtime {name}" for name in sorted(missing)]
+    advice = f"Try {', or '.join(ways)}. " if ways else ""
+    return f"{advice}`pipeline probe` shows what each runtime gains."
+
+
+def _failed(capability: RuntimeCapability) -> str:
+    if failures := capability.failures:
+        return f", and {len(failures)} of its {len(capability.rows)} measurements failed ({failures[0]})"
+    return ""

@@ -1,0 +1,1 @@
+"""Releases beside each other: bundles that are read, compared, gated and listed."""

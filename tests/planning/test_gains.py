@@ -1,0 +1,24 @@
+"""What a run says where its runtime gains nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.planning.gains import require_gain
+from profilers.probe import ProbeRow, RuntimeCapability
+from targets.errors import SpeedupError
+from tests.opened_runs import opened_run
+
+
+def test_where_the_family_asked_for_gains_nothing_those_that_do_are_named(tmp_path: Path) -> None:
+    run = opened_run(tmp_path / "run", families="int8")
+    rows = tuple(ProbeRow("conv", 0.5, 1.0, gain, family=family) for family, gain in (("channel", 2.0), ("int8", 0.8)))
+    run.capability = RuntimeCapability("onnxruntime", "1", ("channel", "int8"), "", rows)
+    with pytest.raises(SpeedupError) as error:
+        require_gain(run)
+    said = str(error.value)
+    assert "unreachable on onnxruntime with int8" in said
+    assert "--families channel, from which it gains" in said
+    assert "--runtime openvino (channel, int8)" in said
+    assert "deepsparse" in said
+    assert "--runtime onnxruntime" not in said
