@@ -35,6 +35,8 @@ FEWEST_CHECKS = 3
 """Processes after which a solved plan may prove to be none of those wanted; one more and it may be known well."""
 WELL_KNOWN = 0.006
 """Relative half width of a solved plan's interval at which it is measured no further."""
+SETTLED = 0.8
+"""Confidence of that interval: a guide for the search, whose plan's certificate measures anew."""
 REFERENCE_SPARSITY = 0.85
 TABLE_ERROR = 0.01
 """Relative error of a good table: what a measurement's own error is held against."""
@@ -152,7 +154,7 @@ class PlanBench:
         processes = self._counted(good) if good else []
         if len(processes) < FEWEST_CHECKS:
             return False
-        interval = speedup_interval(processes)
+        interval = speedup_interval(processes, confidence=SETTLED)
         is_well_known = interval.half_width <= WELL_KNOWN and len(processes) > FEWEST_CHECKS
         return is_well_known or interval.high < wanted[0] or interval.low > wanted[1]
 

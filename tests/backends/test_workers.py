@@ -12,8 +12,8 @@ from pipeline.search.evolution import Ladders, evolve
 from pipeline.search.spdy import Knobs, search
 from targets.errors import ArtifactError, ConfigError, RuntimeMissingError, UserError
 from tests.backends.dask_cluster import dask_cluster
-from tests.planning.stitched import LEVELS, candidates, database
 from tests.backends.worker_tasks import die, square, square_once_killed
+from tests.planning.stitched import LEVELS, candidates, database
 from tests.training.networks import UNITS
 
 NUMBERS = range(12)
