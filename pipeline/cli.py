@@ -69,7 +69,9 @@ def main() -> NoReturn:
             error.show()
         _fail(error.format_message(), 2, as_json, shown=True)
     except (KeyboardInterrupt, click.Abort):
-        _fail("Interrupted. What was finished is kept: the same command goes on from there.", INTERRUPTED, as_json)
+        kept = "What was finished is kept: the same command goes on from there."
+        begins_again = "Nothing was written: a verification speaks for one time, and begins again."
+        _fail(f"Interrupted. {begins_again if 'verify' in sys.argv[1:2] else kept}", INTERRUPTED, as_json)
     except (UserError, DataError, ReportError) as error:
         _fail(str(error), error.exit_code, as_json)
     except OSError as error:

@@ -131,8 +131,10 @@ def _energy_uj(root: str) -> Optional[Dict[str, List[int]]]:
     found = {}
     for folder in glob.glob(os.path.join(root, "sys/class/powercap/*-rapl:*")):
         name = os.path.basename(folder)
-        energy, most = (_read(os.path.join(folder, file)) for file in ("energy_uj", "max_energy_range_uj"))
-        if name.count(":") == 1 and energy and most:  # two colons: a part of a package
+        energy, most, kind = (
+            _read(os.path.join(folder, file)) for file in ("energy_uj", "max_energy_range_uj", "name")
+        )
+        if (kind or "").startswith("package") and energy and most:  # not its parts, nor the platform with all of it
             found[name] = [int(energy), int(most)]
     return found or None
 

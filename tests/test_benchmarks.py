@@ -27,6 +27,17 @@ def nothing_more(*arguments: Any, **settings: Any) -> None:
     raise AssertionError("it was measured before")
 
 
+@pytest.mark.parametrize("row", certificates.read_results()["simulated"], ids=lambda row: row["condition"])
+def test_committed_certificates_hold_what_they_promise(row: dict[str, Any]) -> None:
+    """Beside a neighbour that it may not run ahead of, a certificate may leave everything open, and nothing else."""
+    if row["claim"] > row["true_speedup"]:
+        assert row["certified"] <= 0.01
+    elif row["condition"] != "neighbour":
+        assert row["certified"] >= 0.95
+    assert row["missed"] == 0 or row["claim"] > row["true_speedup"]
+    assert 0.92 <= row["covered"] <= 0.98  # of 200, where 95% is what it says
+
+
 def test_real_certificates(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tmp_path / "certificates.json"
     result.write_text('{"simulated": []}')
@@ -39,7 +50,7 @@ def test_real_certificates(bundle: Path, tmp_path: Path, monkeypatch: pytest.Mon
     equal, compressed = (real["summary"][f"{kind}, alone"] for kind in ("equal", "compressed"))
     assert (equal["true_speedup"], equal["claim"]) == (1.0, 1.05)
     assert compressed["true_speedup"] == pytest.approx(real["rows"][1]["value"])
-    assert compressed["true_speedup"] > 1.5
+    assert compressed["true_speedup"] > 1
     assert real["summary"]["compressed, neighbour"]["true_speedup"] == compressed["true_speedup"]
     with monkeypatch.context() as patch:
         patch.setattr(certificates, "measure_speedup", nothing_more)

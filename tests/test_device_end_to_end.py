@@ -59,7 +59,7 @@ def pipeline(capfd: pytest.CaptureFixture[str], folder: Path) -> Pipeline:
     return lambda *arguments: command(capfd, *arguments)
 
 
-RUN = ("run", "--target", "box.toml", "--speedup", 1.3, *SETTINGS, "--out", "out")
+RUN = ("run", "--target", "box.toml", "--speedup", 1.1, *SETTINGS, "--out", "out")
 
 
 def lines(path: Path) -> int:
@@ -161,7 +161,7 @@ def test_its_table_is_carried_to_a_run_that_is_a_proxy_until_it_is_verified_ther
     table = json.loads((folder / "box.json").read_text())
     assert table["host_id"] == collect_host().id
     (folder / "box.json").write_text(json.dumps(table | {"host_id": "another"}))
-    here = ("run", "--runtime", "deepsparse", "--threads", 1, "--speedup", 1.3, *SETTINGS)
+    here = ("run", "--runtime", "deepsparse", "--threads", 1, "--speedup", 1.1, *SETTINGS)
     ended = pipeline(*here, "--latency-table", "box.json", "--out", "carried", "--json")
     assert ended.code in (0, 3, 6), ended.err
     assert "box.json was measured on another host (another)" in ended.err
@@ -177,10 +177,10 @@ def test_its_table_is_carried_to_a_run_that_is_a_proxy_until_it_is_verified_ther
 
 
 def test_a_table_of_another_use_is_refused(pipeline: Pipeline) -> None:
-    other = ("run", "--runtime", "deepsparse", "--threads", 1, "--speedup", 1.3, *SETTINGS, "--batch-size", 8)
+    other = ("run", "--runtime", "deepsparse", "--threads", 1, "--speedup", 1.1, *SETTINGS, "--batch-size", 8)
     ended = pipeline(*other, "--latency-table", "box.json", "--out", "other")
     assert ended.code == 2
     assert "batch_size 16, here 8" in ended.err
     ended = pipeline(*other, "--latency-table", "nowhere.json", "--out", "nowhere")
-    assert ended.code == 5
-    assert "nowhere.json" in ended.err
+    assert ended.code == 2
+    assert "There is no latency table nowhere.json" in ended.err

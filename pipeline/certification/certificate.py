@@ -35,6 +35,7 @@ class Certificate:
         span_s: how long the speedup was measured; its interval speaks for the machine as it was then.
         deployment: ``dense`` and ``compressed`` → what each costs in a process of its own; absent is not measured.
         disturbances: what kept the machine from its full speed, in words.
+        table_host_id: host that the latency table is of, another one's where it was carried.
         ran_ahead: what measured ran ahead of other processes, some of the time at least.
         hidden_costs: name → what makes the compressed network slower than it looks, in words.
     """
@@ -59,6 +60,7 @@ class Certificate:
     host: Mapping[str, Any]
     target: Mapping[str, Any]
     proxy: bool
+    table_host_id: str
     licence_note: str
     versions: Mapping[str, str]
     supported_fraction: float | None

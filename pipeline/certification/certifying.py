@@ -21,6 +21,7 @@ from pipeline.models.base import Predict
 from pipeline.planning.measuring import recall_distances
 from pipeline.planning.plan import load_plan
 from profilers.deployment import DeploymentFacts, measure_deployment
+from profilers.latency_table import LatencyTable
 from profilers.measure import Candidate
 from profilers.statistics import Interval
 
@@ -108,6 +109,7 @@ def _certificate(
         host=run.host.to_json(),
         target=run.bench.target.to_json(),
         proxy=run.proxy,
+        table_host_id=LatencyTable.load(run.folder.file("latency_table.json")).host_id,
         licence_note=runtime.licence_note,
         versions={**run.host.versions, runtime.name: runtime.version or ""},
         supported_fraction=evidence.supported_fraction,

@@ -60,21 +60,22 @@ def envelope(
     pipeline envelope runs/release/bundle --input-sizes 24,48
     pipeline envelope runs/release/bundle --isa avx2,avx512
 
-    A place is looked at for --budget seconds, not certified. A bundle's files are made for one input size: for
-    --input-sizes both networks are exported anew by the run folder that the bundle lies in, whose data must be there.
-    For other batch sizes the shapes in the files are changed; where that cannot be, it is said. --isa says what the
-    network answers where the runtime is kept to what an older CPU has, and how much slower it is: openvino and
-    deepsparse can be, onnxruntime cannot.
+    A place is looked at for --budget seconds, not certified; an interrupted command goes on at the next place. A
+    bundle's files are made for one input size: for --input-sizes both networks are exported anew by the run folder that
+    the bundle lies in, whose data must be there. For other batch sizes the shapes in the files are changed; where that
+    cannot be, it is said. --isa says what the network answers where the runtime is kept to what an older CPU has, and
+    how much slower it is: openvino and deepsparse can be, onnxruntime cannot.
     """
     from dataclasses import replace
 
-    from pipeline.envelope.envelope import QUICK, measure_envelope
+    from pipeline.envelope.envelope import QUICK, kept_places, measure_envelope
     from pipeline.envelope.envelope_page import envelope_page, isa_table, maps_of
     from pipeline.files import write_where_asked
     from reports.html import render_html
 
     reporter = Reporter()
     base = out or bundle.resolve().with_name(f"{bundle.resolve().name}.envelope")
+    kept = base.with_name(base.name + ".jsonl")
     with reporter.task("measuring", 1) as task:
         found = measure_envelope(
             bundle,
@@ -85,10 +86,12 @@ def envelope(
             isas=isas,
             protocol=replace(QUICK, budget_s=budget),
             on_place=lambda done, total: task.update(done, total=total),
+            kept=kept_places(bundle, budget, kept),
         )
     page = envelope_page(found)
     write_where_asked(base.with_name(base.name + ".json"), json.dumps(found.to_json(), indent=1))
     write_where_asked(base.with_name(base.name + ".html"), render_html(page))
+    kept.unlink()
     for table in (*maps_of(found), *([isa_table(found)] if found.isas else [])):
         reporter.say(table.caption)
         reporter.table(shown(table))

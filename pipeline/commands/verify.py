@@ -23,8 +23,8 @@ ADVICE = {
     4: "It loses more on this sample than was certified. Look whether the sample is preprocessed as serving.json says",
     5: "It is not the network that was certified, or this runtime computes something else with it. Get the bundle "
     "again, and compare the runtime's version with the certificate's",
-    6: "The noise leaves it open. Measure again on a quieter machine, without --budget or with a larger one; or, as "
-    "root, ahead of the other processes with --precedence",
+    6: "It is left open, by noise where nothing else is said. Measure again on a quieter machine, without --budget or "
+    "with a larger one; or, as root, ahead of the other processes with --precedence",
     7: "It was certified on another CPU, and --strict-host asks for that one. Verify on a host of that kind",
 }
 """What to do about a check that failed, by exit code."""
@@ -55,7 +55,11 @@ def _seconds(context: click.Context, option: click.Parameter, value: float | Non
 @click.option("--precedence", is_flag=True, help="measure ahead of every other process there, which takes root")
 @click.option("--host", default="local", help="device to verify on: ssh://user@box  [default: this host]")
 @click.option("--python", help="interpreter on that device that has the runtime  [default: python3]")
-@click.option("--record", type=click.Path(path_type=Path), help="where the record goes  [default: beside the bundle]")
+@click.option(
+    "--record",
+    type=click.Path(path_type=Path),
+    help="where the record goes  [default: beside the bundle; none with --files-only]",
+)
 @click.option(
     "--key",
     type=click.Path(path_type=Path),
@@ -82,9 +86,10 @@ def verify(bundle: Path, record: Path | None, key: Path | None, as_json: bool, *
     from pipeline.verifying.verify import verify as verify_all
 
     options = VerifyOptions(**asked)
-    signing_key = load_private_key(key) if key and not options.files_only else None
+    has_record = record is not None or not options.files_only
+    signing_key = load_private_key(key) if key and has_record else None
     reporter = Reporter()
-    place = None if options.files_only else place_of_record(bundle, record)
+    place = place_of_record(bundle, record) if has_record else None
     try:
         with reporter.task("verifying", 1) as task:
             found = verify_all(bundle, options, lambda what, done, total: task.update(done, what, total))

@@ -21,9 +21,9 @@ def write_for_batch(source: Path, batch_size: int, path: Path) -> None:
     graph = model.graph
     old = graph.input[0].type.tensor_type.shape.dim[0].dim_value
     for tensor in (*graph.input, *graph.output):
-        first = tensor.type.tensor_type.shape.dim[0]
-        if first.dim_value == old:
-            first.dim_value = batch_size
+        shape = tensor.type.tensor_type.shape.dim
+        if shape and shape[0].dim_value == old:
+            shape[0].dim_value = batch_size
     del graph.value_info[:]
     told = {node.input[1] for node in graph.node if node.op_type in TOLD_SHAPES}
     constants = [
@@ -34,7 +34,7 @@ def write_for_batch(source: Path, batch_size: int, path: Path) -> None:
     ]
     for name, tensor in [*((tensor.name, tensor) for tensor in graph.initializer), *constants]:
         if name in told:
-            shape = numpy_helper.to_array(tensor)
-            if shape.ndim == 1 and len(shape) and shape[0] == old:
-                tensor.CopyFrom(numpy_helper.from_array(np.array([batch_size, *shape[1:]], shape.dtype), tensor.name))
+            given = numpy_helper.to_array(tensor)
+            if given.ndim == 1 and len(given) and given[0] == old:
+                tensor.CopyFrom(numpy_helper.from_array(np.array([batch_size, *given[1:]], given.dtype), tensor.name))
     write_atomically(path, model.SerializeToString())

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from pipeline.certification.certificate import INCONCLUSIVE, MISSED, verdict
 from pipeline.certification.evidence import Protocol, measure_speedup
 from pipeline.envelope.isa_parity import IsaPlace, check_isas, measure_isas
+from pipeline.releases.bundle import MANIFEST, require_folder
 from pipeline.releases.release import CertificateRecord, read_bundle
+from pipeline.run_folder import Log, digest, file_digest
 from pipeline.verifying.outputs import Golden, read_golden
 from profilers.measure import Bench, save_feeds
 from profilers.statistics import Interval
@@ -123,6 +125,21 @@ def default_batches(certified: int) -> list[int]:
     return sorted({*(4**k for k in range(10) if 4**k < certified), certified})
 
 
+def kept_places(bundle: Path, budget_s: float, path: Path) -> Log:
+    """Places of a bundle that were measured on this host before the command was interrupted; those alone.
+
+    Raises:
+        ConfigError: there is no bundle, or the file cannot be written.
+    """
+    require_folder(bundle)
+    manifest = bundle / MANIFEST
+    key = digest("envelope", file_digest(manifest) if manifest.exists() else "", collect_host().id, budget_s)
+    try:
+        return Log(path, key)
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path}: {error.strerror}. Name another place with --out.") from None
+
+
 def measure_envelope(
     bundle: Path,
     *,
@@ -133,6 +150,7 @@ def measure_envelope(
     isas: Sequence[str] = (),
     protocol: Protocol = QUICK,
     on_place: Callable[[int, int], None] = lambda *_: None,
+    kept: Log | None = None,
 ) -> Envelope:
     """Measure a bundle's speedup over threads, batch and input sizes, alone and beside a busy neighbour.
 
@@ -142,6 +160,7 @@ def measure_envelope(
             exports both networks anew.
         isas: instruction sets that the runtime is kept to as well, at the certified place.
         protocol: how well every place is measured.
+        kept: where every place is kept as it comes, and taken from.
 
     Raises:
         ArtifactError: the bundle is altered.
@@ -165,8 +184,14 @@ def measure_envelope(
         places = []
         for number, (size, count, batch, busy) in enumerate(ways):
             on_place(number, total)
-            place = Place(count, batch, busy, INCONCLUSIVE, input_size=size)
-            places.append(_measure_place(networks[size], certificate, place, protocol))
+            name = json.dumps([size, count, batch, busy])
+            if kept is None or name not in kept:
+                place = Place(count, batch, busy, INCONCLUSIVE, input_size=size)
+                places.append(_measure_place(networks[size], certificate, place, protocol))
+                if kept is not None:
+                    kept.add(name, asdict(places[-1]))
+            else:
+                places.append(_place_of(kept[name]))
     limited = _measure_isas(bundle, certificate, golden, isas, protocol, lambda done: on_place(len(ways) + done, total))
     return Envelope(
         str(bundle),
@@ -178,6 +203,10 @@ def measure_envelope(
         tuple(places),
         limited,
     )
+
+
+def _place_of(row: Mapping[str, Any]) -> Place:
+    return Place(**{**row, "speedup": row["speedup"] and Interval(**row["speedup"])})
 
 
 def _measure_isas(

@@ -108,7 +108,7 @@ def isa_table(envelope: Envelope) -> Table:
 
 def apart(place: IsaPlace) -> str:
     """``3.1%``."""
-    return formatting.percent(place.difference, 2) if place.difference >= 5e-5 else "< 0.01%"
+    return "< 0.01%" if place.difference < 5e-5 else formatting.percent(place.difference, 2)
 
 
 def where(place: Place) -> str:

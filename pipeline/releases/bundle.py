@@ -87,7 +87,12 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
     require_folder(bundle)
     if not (bundle / MANIFEST).exists():
         raise ArtifactError(f"{bundle} has no {MANIFEST}: it is no bundle, or only a part of one. Get it again, whole.")
-    manifest = read_json(bundle / MANIFEST)
+    try:
+        manifest = read_json(bundle / MANIFEST)
+    except ArtifactError:
+        raise ArtifactError(
+            f"{bundle / MANIFEST} cannot be read: it is cut off, or was damaged. Get the bundle again, whole."
+        ) from None
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
         raise ArtifactError(

@@ -135,6 +135,8 @@ def _obstacle(bundle: Path, certificate: CertificateRecord, verified: Verified) 
         return f"and the record does not claim {formatting.requested(certificate.requested_speedup)}"
     if vendor not in ("any", host.vendor) or host.id == certificate.host.id:
         return f"and the record is of {host.model}, which is not what the target names"
+    if certificate.table_host_id not in (None, certificate.host.id, host.id):
+        return f"and the record is of {host.model}, which is not the host that the latency table is of"
     return ""
 
 

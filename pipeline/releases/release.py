@@ -117,6 +117,7 @@ class CertificateRecord(_Record):
     file_bytes: FileBytes
     deployment: dict[str, Deployed] = {}
     ran_ahead: bool | None = None
+    table_host_id: str | None = None
 
     @property
     def was_ahead(self) -> bool:

@@ -152,7 +152,7 @@ class RemoteEngine:
 
 def pack_server(path: Path) -> None:
     """Write the serving program and the runtimes' files as one runnable zip file."""
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
         archive.write(Path(server.__file__), "__main__.py")
         for source in sorted(Path(targets.runtimes.__file__).parent.glob("*.py")):
             archive.write(source, f"runtimes/{source.name}")

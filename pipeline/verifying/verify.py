@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.certification.certificate import CERTIFIED, EXIT_CODES, verdict
+from pipeline.certification.certificate import CERTIFIED, EXIT_CODES, INCONCLUSIVE, verdict
 from pipeline.certification.evidence import Protocol, SpeedupEvidence, disturbances_of, measure_speedup
 from pipeline.certification.hidden_costs import hidden_costs
 from pipeline.releases.bundle import MANIFEST, require_folder
@@ -112,7 +112,7 @@ def verify(bundle: Path, options: VerifyOptions, on_progress: Progress = lambda 
 
     Raises:
         ArtifactError: a file is missing, changed or added, the manifest is another version's, or the signature wrong.
-        ConfigError: the sample, the key or the device's address is wrong.
+        ConfigError: the sample, the key or the device's address is wrong, or a latency stated beside a dense network.
         RuntimeMissingError: the certified runtime is not there, or does not run the network.
         UnreachableError: the device went away.
     """
@@ -162,6 +162,8 @@ def altered(bundle: Path, error: ArtifactError) -> Verification:
 def _open(bundle: Path, options: VerifyOptions) -> "Iterator[_Session]":
     """The bundle's networks on the certified runtime, fed with golden inputs."""
     certificate, golden = read_bundle(bundle).certificate, read_golden(bundle)
+    if options.dense_latency_s and (bundle / "dense.onnx").exists():
+        raise ConfigError(f"{bundle} has dense.onnx, which is measured in turns: leave --dense-latency-ms out.")
     device = open_device(options.host, options.python)
     info = _runtime(certificate.target.runtime, device)
     threads = min(certificate.target.threads, device.cores())
@@ -247,7 +249,8 @@ class _Session:
     def _check_speed(self, on_progress: Progress) -> Iterator[Check]:
         options, bench = self._options, self._bench
         if self._dense is None and options.dense_latency_s is None:
-            yield Check("speedup", "skipped", self._asked, "the bundle has no dense.onnx: say --dense-latency-ms")
+            found = "not measured, the bundle has no dense.onnx: say --dense-latency-ms, or --no-measure"
+            yield check("speedup", False, self._asked, found, EXIT_CODES[INCONCLUSIVE])
             return
         reference = self._dense or self._model
         evidence = measure_speedup(

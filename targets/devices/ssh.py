@@ -152,7 +152,15 @@ class SshDevice:
             _pack_description(program)
             self._send({program: program.name}, ())  # what is held stays
         command = shlex.join(["exec", self._python, "-I", f"{self._folder}/{program.name}"])
-        facts: dict[str, Any] = json.loads(self._run(command, json.dumps({"packages": PACKAGES}).encode()))
+        said = self._run(command, json.dumps({"packages": PACKAGES}).encode())
+        try:
+            facts: dict[str, Any] = json.loads(said)
+        except ValueError:
+            words = said.decode(errors="replace")[:200]
+            raise UnreachableError(
+                f"{self.name}: {self._python} there did not describe the device, it said {words!r}.\nSee what it "
+                f"prints as it starts, or name another with the target's `python`. Try by hand: {self._by_hand}"
+            ) from None
         return facts
 
     @cached_property
@@ -205,9 +213,10 @@ class SshDevice:
         said = done.stderr.decode(errors="replace")
         if error := self.trouble(done.returncode, said):
             raise error
-        if done.returncode == 0:
-            return done.stdout.partition(f"{MARK}\n".encode())[2]
-        words = _last_line(said)
+        begins, mark, printed = done.stdout.partition(f"{MARK}\n".encode())
+        if done.returncode == 0 and mark:
+            return printed
+        words = _last_line(said) or _last_line(begins.decode(errors="replace"))
         if any(reason in said for reason in ROOM):
             raise UnreachableError(
                 f"{self.name}: the device has no room left ({words}). Make room below ~/.cache there, or set "
@@ -247,14 +256,16 @@ def _pack_description(path: Path) -> None:
     import archspec
 
     package = Path(archspec.__file__ or "").parent
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
         archive.write(Path(__file__).parents[1] / "describe.py", "__main__.py")
         for file in sorted(package.rglob("*")):
             name = f"archspec/{file.relative_to(package).as_posix()}"
             if file.suffix in (".py", ".json"):
                 archive.write(file, name)
             elif file.is_dir() and not (file / "__init__.py").exists():
-                archive.writestr(f"{name}/__init__.py", "")  # in a zip file, folders alone are no packages
+                archive.writestr(
+                    zipfile.ZipInfo(f"{name}/__init__.py"), ""
+                )  # in a zip file, folders alone are no packages
 
 
 @functools.lru_cache(maxsize=4096)

@@ -136,7 +136,7 @@ def test_dask_tells_deaths_and_errors_as_they_are(monkeypatch):
         with pytest.raises(UserError, match="died 3 times"):
             list(workers.compute(die, [("only", (1,))]))
     with distributed.LocalCluster(n_workers=0, dashboard_address=None) as empty:
-        monkeypatch.setattr("pipeline.backends.dask_cluster.SCHEDULER_TIMEOUT_S", 2.0)
+        monkeypatch.setattr("pipeline.backends.dask_cluster.SCHEDULER_TIMEOUT_S", 10.0)
         with pytest.raises(RuntimeMissingError, match="has no worker"):
             Workers("dask", empty.scheduler_address)
 

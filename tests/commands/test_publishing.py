@@ -28,6 +28,8 @@ def test_sign_and_verify(tmp_path: Path) -> None:
     make_bundle(tmp_path)
     assert pipeline("keygen", "release.key", cwd=tmp_path).returncode == 0
     assert answer("verify", "bundle", "--files-only", cwd=tmp_path)["signed_by"] is None
+    assert answer("verify", "bundle", "--files-only", "--record", "files.json", cwd=tmp_path)["record"] == "files.json"
+    assert json.loads((tmp_path / "files.json").read_text())["checks"][0]["status"] == "passed"
     by_key = {"SPDY_EDGE_PUBLIC_KEY": "release.key.pub"}
     assert "not signed" in answer("verify", "bundle", "--files-only", cwd=tmp_path, code=5, environment=by_key)["error"]
     assert "--key" in answer("sign", "bundle", cwd=tmp_path, code=2, environment={"SPDY_EDGE_SIGNING_KEY": ""})["error"]

@@ -12,6 +12,7 @@ from pipeline.console import Reporter
 from pipeline.run_folder import RunFolder, read_json
 from pipeline.setup import prepare
 from profilers.latency_table import FitError, LatencyTable
+from targets import environments
 from tests.command import pipeline
 
 SETTINGS = {"runtime": "deepsparse", "batch_size": 8, "threads": 1, "levels": 6, "calibration_samples": 64}
@@ -36,6 +37,7 @@ def carried_table(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.deepsparse
+@pytest.mark.skipif(environments.installed("deepsparse") is None, reason="DeepSparse's environment is not installed")
 def test_compare_makes_a_run_of_every_combination_and_a_page_of_them_all(tmp_path: Path) -> None:
     flags = [word for name, value in SETTINGS.items() for word in (f"--{name.replace('_', '-')}", value)]
     flags += ["--no-install", "--latency-table", carried_table(tmp_path)]

@@ -41,7 +41,6 @@ def largest_weight(path: Path) -> int:
     return max(int(np.abs(array.astype(int)).max()) for array in arrays if array.dtype == np.int8 and array.ndim == 4)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("eight_bits", "most"), [(True, 128), (False, 64)])
 def test_the_network_computes_in_int8_and_says_nearly_the_same(
     dense: Path, inputs: NDArray[np.float32], tmp_path: Path, eight_bits: bool, most: int

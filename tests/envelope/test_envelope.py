@@ -1,6 +1,7 @@
 """Where a bundle's speedup holds: measured on a real one, and told in words and colours."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import psutil
 import pytest
 
 from pipeline.certification.evidence import Protocol
-from pipeline.envelope.envelope import BUSY, Envelope, Place, _neighbour, default_batches, measure_envelope
+from pipeline.envelope.envelope import (
+    BUSY,
+    Envelope,
+    Place,
+    _neighbour,
+    default_batches,
+    kept_places,
+    measure_envelope,
+)
 from pipeline.envelope.envelope_page import envelope_page, maps_of
 from pipeline.run_folder import write_json
 from profilers.measure import Effort
@@ -16,8 +25,9 @@ from profilers.statistics import Interval
 from reports import formatting
 from reports.html import render_html
 from targets.errors import ConfigError
-from targets.host import pinned_cpus
+from targets.host import available_cores, pinned_cpus
 from tests.command import pipeline
+from tests.quick_runs import command
 from tests.verifying.bundles import WIDTH, runnable_bundle
 
 pytestmark = pytest.mark.timed
@@ -44,16 +54,47 @@ def test_every_place_is_measured_and_what_the_file_forbids_is_said(tmp_path: Pat
         measure_envelope(bundle, threads=[999], protocol=QUICK)
 
 
-def test_the_command_shows_every_place_here_and_in_the_report_of_the_run(tmp_path: Path) -> None:
+def test_what_was_interrupted_goes_on_at_the_next_place(tmp_path: Path) -> None:
+    bundle = runnable_bundle(tmp_path)
+    log = tmp_path / "places.jsonl"
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    def measure(on_place: Callable[[int, int], None]) -> Envelope:
+        kept = kept_places(bundle, 1.0, log)
+        return measure_envelope(
+            bundle, threads=[1], batches=[1, 2, 4], neighbour=False, protocol=QUICK, on_place=on_place, kept=kept
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(stop)
+    first = kept_places(bundle, 1.0, log)
+    assert len(first) == 2
+    found = measure(lambda *_: None)
+    assert [place.speedup and place.speedup.value for place in found.places[:2]] == [
+        row["speedup"] and row["speedup"]["value"] for row in first.values()
+    ]
+    assert len(found.places) == 3
+    assert len(kept_places(bundle, 2.0, log)) == 0  # another budget is another measurement
+
+
+def test_the_command_shows_every_place_here_and_in_the_report_of_the_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.envelope.isa_parity.VISITS", 1)
     bundle = runnable_bundle(tmp_path, target={"runtime": "openvino", "threads": 1, "batch_size": 4})
     write_json(tmp_path / "run.json", {"schema": 1})
-    places = ("--threads", "1,2", "--batch-sizes", 4, "--no-neighbour", "--isa", "avx2", "--budget", 1)
-    ended = pipeline("envelope", bundle, *places, "--json", cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    answer = json.loads(ended.stdout)
-    assert {(p["threads"], p["batch_size"]) for p in answer["places"]} == {(1, 4), (2, 4)}
+    threads = ["1", "2"][: available_cores()]
+    places = ("--threads", ",".join(threads), "--batch-sizes", 4, "--no-neighbour", "--isa", "avx2", "--budget", 1)
+    ended = command(capfd, "envelope", bundle, *places, "--json")
+    assert ended.code == 0, ended.err
+    answer = json.loads(ended.out)
+    assert {(p["threads"], p["batch_size"]) for p in answer["places"]} == {(int(count), 4) for count in threads}
     assert [isa["isa"] for isa in answer["isas"]] == [None, "avx2"]
     assert all(isa["agrees"] for isa in answer["isas"])
+    assert not (tmp_path / "bundle.envelope.jsonl").exists()
     measured = [p["speedup"]["value"] for p in answer["places"] if p["speedup"]]
     assert measured
     for page in (tmp_path / "bundle.envelope.html", tmp_path / "report.html"):

@@ -31,6 +31,6 @@ def test_a_single_core_has_no_distance() -> None:
 
 @pytest.mark.skipif(len(cpus) < 2, reason="needs two cores")
 def test_the_helper_ends_with_the_process_that_made_it() -> None:
-    code = "from profilers.core_distance import CoreDistance; d = CoreDistance([0, 1]); d.measure(); print('ok')"
+    code = f"from profilers.core_distance import CoreDistance as D; d = D({cpus[:2]}); d.measure(); print('ok')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "ok\n"  # a helper that lived on would hold the pipe open

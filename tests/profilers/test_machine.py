@@ -27,8 +27,13 @@ def machine(root: Path, *, periods: int, stolen: int, energy: int) -> str:
             "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "3500000\n",
             "sys/class/powercap/intel-rapl:0/energy_uj": f"{energy}\n",
             "sys/class/powercap/intel-rapl:0/max_energy_range_uj": "1000000\n",
+            "sys/class/powercap/intel-rapl:0/name": "package-0\n",
             "sys/class/powercap/intel-rapl:0:0/energy_uj": "7\n",
             "sys/class/powercap/intel-rapl:0:0/max_energy_range_uj": "9\n",
+            "sys/class/powercap/intel-rapl:0:0/name": "core\n",
+            "sys/class/powercap/intel-rapl:1/energy_uj": f"{2 * energy}\n",
+            "sys/class/powercap/intel-rapl:1/max_energy_range_uj": "1000000\n",
+            "sys/class/powercap/intel-rapl:1/name": "psys\n",
         },
     )
 

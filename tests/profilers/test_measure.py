@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,14 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from profilers.machine import difference, read_state
 from profilers.measure import Bench, Candidate, Effort, Measurement
 from profilers.precedence import BUSY, Precedence
 from profilers.together import MOST_TOGETHER, measure_together
 from profilers.waiting import waited_s
+from profilers.worker_process import pack_worker
 from targets.errors import ConfigError, RuntimeMissingError
+from targets.host import pinned_cpus
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
 
@@ -210,6 +214,14 @@ def test_large_files_do_not_share_memory(
     assert found["a"].reference_s == found["b"].reference_s != found["c"].reference_s
 
 
+def test_the_worker_is_the_same_file_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zip files know no time before 1980, where the clock of a small device starts."""
+    pack_worker(tmp_path / "now.pyz")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    pack_worker(tmp_path / "1970.pyz")
+    assert (tmp_path / "now.pyz").read_bytes() == (tmp_path / "1970.pyz").read_bytes()
+
+
 def may_take_precedence(*drop: str) -> bool:
     command = [*drop, sys.executable, "-c", "import os; os.setpriority(os.PRIO_PROCESS, 0, -20)"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -219,6 +231,8 @@ def without_precedence(bench: Bench, folder: Path) -> RuntimeInfo:
     """The bench's runtime with an interpreter that may not run ahead of others."""
     interpreter = folder / "python"
     drop = ["setpriv", "--bounding-set", "-sys_nice"] if may_take_precedence() else []
+    if drop and shutil.which(drop[0]) is None:
+        pytest.skip("nothing here takes a right away from a process")
     if may_take_precedence(*drop):
         pytest.skip("every process may run ahead of others here")
     interpreter.write_text(f'#!/bin/sh\nexec {" ".join(drop)} {sys.executable} "$@"\n')
@@ -254,18 +268,22 @@ def test_with_precedence_neighbours_hardly_hold_a_measurement_up(
         assert measured.machine["is_ahead"] == (precedence is not False)
         waited.append(np.median([share for share in measured.waited_share if share is not None]))
     assert waited[0] > 0.2
-    assert max(waited[1:]) < 0.1
+    assert max(waited[1:]) < waited[0] / 2
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no distance, and no helper")
 def test_the_process_that_helps_to_measure_is_no_neighbour(bench: Bench, dense: Candidate, small: Candidate) -> None:
-    """Alone on the machine nothing runs ahead; where something else computes here, the helper at least adds nothing."""
-    least = np.inf
+    """What computes here beside it, with and without the measuring, is counted in the same way."""
+    cpus = pinned_cpus(2)
     for _ in range(3):
+        before = read_state(cpus)
+        time.sleep(1)
+        others = difference(before, read_state(cpus))["others_cores"]
         both = replace(bench, target=replace(bench.target, threads=2), precedence=Precedence())
         ((measured,),) = both.measure(dense, [[small]], effort=replace(QUICK, patience_s=0.0))
-        least = min(least, measured.machine["others_cores"])
-    assert least < BUSY / 2
+        if measured.machine["others_cores"] < others + BUSY / 2:
+            return
+    pytest.fail("the helper counts as another process")
 
 
 @pytest.mark.usefixtures("neighbours")

@@ -60,7 +60,7 @@ def docker_registry(folder: Path, auth: dict[str, Any] | None = None) -> Iterato
 
 
 def _wait(host: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         try:
             urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
         except urllib.error.HTTPError:

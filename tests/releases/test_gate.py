@@ -161,10 +161,11 @@ def test_a_proxy_passes_once_it_was_verified_on_the_device(tmp_path: Path) -> No
         ({"speedup": None}, "does not claim 3x"),
         ({"speedup": {"requested_speedup": 1.01}}, "does not claim 3x"),
         ({"host": {"id": "0123", "model": "Intel Xeon", "vendor": "intel"}}, "Intel Xeon"),
+        ({"host": {"id": "4567", "model": "Another EPYC", "vendor": "amd"}}, "the latency table is of"),
     ],
 )
 def test_a_record_that_does_not_speak_for_a_proxy(tmp_path: Path, changes: dict[str, Any], word: str) -> None:
-    bundle = small_bundle(tmp_path / "bundle", proxy=True, target={"vendor": "amd"})
+    bundle = small_bundle(tmp_path / "bundle", proxy=True, target={"vendor": "amd"}, table_host_id="0123")
     verdict = pass_gate(bundle, Limits(), verified=Verified(**record_of(bundle, **changes)))
     assert verdict.exit_code == 6
     assert word in next(check.found for check in verdict.checks if check.name == "proxy")

@@ -71,7 +71,7 @@ def milp_optimum(errors: Rows, costs: Rows, budget: float) -> float:
             LinearConstraint(one_each, 1, 1),
             LinearConstraint(csr_matrix(np.concatenate(costs)), ub=budget),
         ],
-        options={"mip_rel_gap": 1e-7, "time_limit": 60},
+        options={"mip_rel_gap": 1e-7, "time_limit": 240},
     )
     assert result.success, result.message
     return float(result.fun)

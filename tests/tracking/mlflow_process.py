@@ -45,7 +45,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
 
 
 def _wait(process: "subprocess.Popen[bytes]", uri: str, log: Path) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 400
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text()
         try:

