@@ -177,10 +177,11 @@ def real(bundle: Path, count: int) -> None:
         "target": target.to_json(),
         "networks_sha256": {kind: file_digest(path) for kind, path in files.items()},
         "protocol": asdict(Protocol()),
+        "judged_by": JUDGED_BY,
     }
     about = json.loads(json.dumps(about))  # as it will be read
     series = read_results().get("real", [])
-    same = [one for one in series if all(one[name] == value for name, value in about.items())]
+    same = [one for one in series if all(one.get(name) == value for name, value in about.items())]
     others = [one for one in series if one not in same]
     rows = same[0]["rows"] if same else []
     with golden_bench(bundle, target) as bench:

@@ -107,7 +107,7 @@ def measured(run: Run, protocol: Protocol) -> dict[str, Any]:
         "predicted_over_measured": predicted / speedup.value,
         "measured_over_requested": speedup.value / asked,
         "dense_s": evidence.baseline.value,
-        "compressed_s": evidence.compressed_s,
+        "compressed_s": evidence.compressed.value,
         "rounds": [{"predicted": turn.predicted_speedup, "measured": turn.measured_speedup} for turn in rounds],
         **table_facts(run, table),
     }

@@ -169,10 +169,9 @@ def _execute(
         raise ConfigError(
             f"{folder.path} already holds a run. Leave out --no-resume to go on with it, or name another --out."
         )
+    # torch takes seconds to import: wrong flags and --help need not wait
     from pipeline.execution import execute
-    from pipeline.planning.choosing import (
-        run_on_best,  # torch takes seconds to import: wrong flags and --help need not wait
-    )
+    from pipeline.planning.choosing import run_on_best
     from pipeline.setup import prepare
 
     with folder.lock():

@@ -35,7 +35,7 @@ def worker_events(command: Sequence[str], job: str, timeout_s: float, device: De
     Raises:
         UserError: the way to the device failed, not the worker.
     """
-    with tempfile.TemporaryFile("w+") as log:
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -57,10 +57,10 @@ def worker_events(command: Sequence[str], job: str, timeout_s: float, device: De
                 if begins < 0:  # what a device's shell says as it starts
                     continue
                 event = json.loads(line[begins:])
+                if trouble := device.trouble(0, _all_words(log)):  # ssh may have warned, and gone on
+                    raise trouble
                 yield event
                 if event["event"] == "done":
-                    if trouble := device.trouble(0, _all_words(log)):  # ssh may have warned, and gone on
-                        raise trouble
                     return
                 group = event.get("group", group)
             code, words = _end(process), _all_words(log)

@@ -21,7 +21,7 @@ from pipeline.publishing.reference import Reference
 from targets import environments
 from tests.bundles import contents
 from tests.publishing.registries import PASSWORD, PROGRAM, USER, docker_registry, htpasswd
-from tests.releases import small_bundle, speedup
+from tests.small_bundles import small_bundle, speedup
 from tests.verifying.bundles import runnable_bundle
 
 ROOT = Path(__file__).parents[1]

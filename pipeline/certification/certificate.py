@@ -28,7 +28,7 @@ def verdict(requested: float, speedup: Interval, noise_floor: float, is_disturbe
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The statement that ships. Seconds are medians; ratios are of runs taken in turns.
+    """The statement that ships. Seconds are medians, means of those over processes; ratios are of runs taken in turns.
 
     Args:
         created: when it was measured, in ISO 8601 with the time zone.

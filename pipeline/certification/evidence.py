@@ -34,7 +34,7 @@ class Protocol:
         most_processes: and at most, while the interval is wider than ``half_width``.
         null_processes: those that also time the dense network against itself.
         half_width: relative half width of the interval at which measuring stops.
-        budget_s: no new process starts once these seconds have passed, two being the fewest; None for no limit.
+        budget_s: no new process starts once these seconds have passed, `FEWEST` being there; None for no limit.
         spread_s: the first ``processes`` start evenly over these seconds. Shared machines change from minute to minute,
             and the ratio with them: an interval speaks for the time that it was measured in.
     """
@@ -64,6 +64,8 @@ class ProcessSamples:
 
 KeepProcess = Callable[[ProcessSamples], None]
 """Told of every process that measured."""
+FEWEST = 3
+"""Processes, whatever the time: two differ by chance as much as a speedup, and their interval says nothing."""
 MOST_FAILURES = 2
 """Processes that may fail in a certificate: a failure is data, but three are a network or a machine that fails."""
 
@@ -115,12 +117,12 @@ class SpeedupEvidence:
 
     @property
     def baseline(self) -> Interval:
-        """Median latency of the dense network in seconds, over the rounds that count."""
+        """Seconds of the dense network: the geometric mean over processes of the medians of rounds that count."""
         return self._latency([[dense_s for _, dense_s in process] for process in self.counted])
 
     @property
     def compressed(self) -> Interval:
-        """Median latency of the compressed network in seconds, over the rounds that count."""
+        """Seconds of the compressed network, likewise."""
         return self._latency([[samples_s for samples_s, _ in process] for process in self.counted])
 
     def _latency(self, processes: Sequence[Sequence[NDArray[np.float64]]]) -> Interval:
@@ -188,7 +190,7 @@ def measure_speedup(
 
 def _is_enough(processes: Sequence[ProcessSamples], protocol: Protocol, nearest_s: float | None, is_late: bool) -> bool:
     """Whether the interval is narrow enough, or processes or time are used up."""
-    if len(processes) >= (2 if is_late else protocol.most_processes):
+    if len(processes) >= min(FEWEST if is_late else np.inf, protocol.most_processes):
         return True
     return len(processes) >= protocol.processes and _half_width(processes, protocol, nearest_s) <= protocol.half_width
 

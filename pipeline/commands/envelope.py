@@ -68,14 +68,13 @@ def envelope(
     """
     from dataclasses import replace
 
-    from pipeline.envelope.envelope import QUICK, kept_places, measure_envelope
+    from pipeline.envelope.envelope import QUICK, measure_envelope
     from pipeline.envelope.envelope_page import envelope_page, isa_table, maps_of
     from pipeline.files import write_where_asked
     from reports.html import render_html
 
     reporter = Reporter()
     base = out or bundle.resolve().with_name(f"{bundle.resolve().name}.envelope")
-    kept = base.with_name(base.name + ".jsonl")
     with reporter.task("measuring", 1) as task:
         found = measure_envelope(
             bundle,
@@ -86,12 +85,11 @@ def envelope(
             isas=isas,
             protocol=replace(QUICK, budget_s=budget),
             on_place=lambda done, total: task.update(done, total=total),
-            kept=kept_places(bundle, budget, kept),
+            kept=base.with_name(base.name + ".envelope-part.jsonl"),
         )
     page = envelope_page(found)
     write_where_asked(base.with_name(base.name + ".json"), json.dumps(found.to_json(), indent=1))
     write_where_asked(base.with_name(base.name + ".html"), render_html(page))
-    kept.unlink()
     for table in (*maps_of(found), *([isa_table(found)] if found.isas else [])):
         reporter.say(table.caption)
         reporter.table(shown(table))

@@ -126,12 +126,8 @@ def _feeds(run: Run) -> Mapping[str, Any]:
 
 
 def _in_own_process(files: list[str], has_eight_bits: bool) -> None:
-    program = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pipeline.comparison.nncf_program",
-    ]  # not a folder "pipeline" where the user stands
+    # -P: not a folder "pipeline" where the user stands
+    program = [sys.executable, "-P", "-m", "pipeline.comparison.nncf_program"]
     command = [*program, *files, *(["--eight-bits"] if has_eight_bits else [])]
     environment = os.environ | {"NNCF_CI": "1"}  # how nncf is kept from sending usage data
     try:

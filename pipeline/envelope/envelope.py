@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.certification.certificate import INCONCLUSIVE, MISSED, verdict
 from pipeline.certification.evidence import Protocol, measure_speedup
 from pipeline.envelope.isa_parity import IsaPlace, check_isas, measure_isas
-from pipeline.releases.bundle import MANIFEST, require_folder
+from pipeline.releases.bundle import MANIFEST
 from pipeline.releases.release import CertificateRecord, read_bundle
 from pipeline.run_folder import Log, digest, file_digest
 from pipeline.verifying.outputs import Golden, read_golden
@@ -45,7 +45,7 @@ class Place:
         input_size: pixels a side, or tokens, of one sample; None for the bundle's own.
         neighbour: another process computes on one of the cores without a pause.
         status: against the requested speedup, as a certificate's; ``not possible`` with the runtime's ``error``.
-        latency_s: median of the compressed network.
+        latency_s: of the compressed network, the geometric mean over processes of its median.
     """
 
     threads: int
@@ -125,15 +125,15 @@ def default_batches(certified: int) -> list[int]:
     return sorted({*(4**k for k in range(10) if 4**k < certified), certified})
 
 
-def kept_places(bundle: Path, budget_s: float, path: Path) -> Log:
-    """Places of a bundle that were measured on this host before the command was interrupted; those alone.
+def kept_places(bundle: Path, protocol: Protocol, path: Path) -> Log:
+    """Places of a bundle that this host and its runtime measured before they were interrupted; those alone.
 
     Raises:
-        ConfigError: there is no bundle, or the file cannot be written.
+        ConfigError: the file cannot be written.
     """
-    require_folder(bundle)
-    manifest = bundle / MANIFEST
-    key = digest("envelope", file_digest(manifest) if manifest.exists() else "", collect_host().id, budget_s)
+    runtime = get_runtime(read_bundle(bundle).certificate.target.runtime)
+    measured_by = (collect_host().id, runtime.name, runtime.version, asdict(protocol))
+    key = digest("envelope", file_digest(bundle / MANIFEST), measured_by)
     try:
         return Log(path, key)
     except OSError as error:
@@ -150,7 +150,7 @@ def measure_envelope(
     isas: Sequence[str] = (),
     protocol: Protocol = QUICK,
     on_place: Callable[[int, int], None] = lambda *_: None,
-    kept: Log | None = None,
+    kept: Path | None = None,
 ) -> Envelope:
     """Measure a bundle's speedup over threads, batch and input sizes, alone and beside a busy neighbour.
 
@@ -160,7 +160,7 @@ def measure_envelope(
             exports both networks anew.
         isas: instruction sets that the runtime is kept to as well, at the certified place.
         protocol: how well every place is measured.
-        kept: where every place is kept as it comes, and taken from.
+        kept: file in which places are kept as they come, and from which they are taken; it is removed in the end.
 
     Raises:
         ArtifactError: the bundle is altered.
@@ -178,6 +178,7 @@ def measure_envelope(
     check_isas(target.runtime, isas)
     every_batch = list(batches) or default_batches(target.batch_size)
     own = Networks(bundle / "dense.onnx", bundle / "model.onnx", golden.feeds)
+    log = kept_places(bundle, protocol, kept) if kept else None
     with _networks(bundle, own, input_sizes) as networks:
         ways = list(product(networks, every_thread, every_batch, (False, True) if neighbour else (False,)))
         total = len(ways) + (len(isas) + 1 if isas else 0)
@@ -185,14 +186,16 @@ def measure_envelope(
         for number, (size, count, batch, busy) in enumerate(ways):
             on_place(number, total)
             name = json.dumps([size, count, batch, busy])
-            if kept is None or name not in kept:
-                place = Place(count, batch, busy, INCONCLUSIVE, input_size=size)
-                places.append(_measure_place(networks[size], certificate, place, protocol))
-                if kept is not None:
-                    kept.add(name, asdict(places[-1]))
-            else:
-                places.append(_place_of(kept[name]))
+            if log is not None and name in log:
+                places.append(_place_of(log[name]))
+                continue
+            place = Place(count, batch, busy, INCONCLUSIVE, input_size=size)
+            places.append(_measure_place(networks[size], certificate, place, protocol))
+            if log is not None and places[-1].status != NOT_POSSIBLE:  # which what is installed meanwhile may change
+                log.add(name, asdict(places[-1]))
     limited = _measure_isas(bundle, certificate, golden, isas, protocol, lambda done: on_place(len(ways) + done, total))
+    if kept:
+        kept.unlink(missing_ok=True)
     return Envelope(
         str(bundle),
         certificate.requested_speedup,

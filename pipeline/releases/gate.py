@@ -25,7 +25,7 @@ class Limits:
     Args:
         min_speedup: that the lower end of the speedup's interval reaches.
         max_drop: accuracy points that may be lost against the dense network.
-        max_latency_ms: median of the compressed network.
+        max_latency_ms: of the compressed network.
         max_size_mb: of model.onnx, in 10⁶ bytes.
     """
 

@@ -263,9 +263,8 @@ def _pack_description(path: Path) -> None:
             if file.suffix in (".py", ".json"):
                 archive.write(file, name)
             elif file.is_dir() and not (file / "__init__.py").exists():
-                archive.writestr(
-                    zipfile.ZipInfo(f"{name}/__init__.py"), ""
-                )  # in a zip file, folders alone are no packages
+                # In a zip file, folders alone are no packages.
+                archive.writestr(zipfile.ZipInfo(f"{name}/__init__.py"), "")
 
 
 @functools.lru_cache(maxsize=4096)

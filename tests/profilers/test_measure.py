@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from profilers import worker_process
 from profilers.machine import difference, read_state
 from profilers.measure import Bench, Candidate, Effort, Measurement
 from profilers.precedence import BUSY, Precedence
@@ -215,11 +217,18 @@ def test_large_files_do_not_share_memory(
 
 
 def test_the_worker_is_the_same_file_whatever_the_clock_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Zip files know no time before 1980, where the clock of a small device starts."""
+    """Zip files know no time before 1980, where clocks of small devices start, and files of reproducible images are."""
     pack_worker(tmp_path / "now.pyz")
+    sources = shutil.copytree(Path(worker_process.__file__).parent, tmp_path / "profilers")
+    for source in sources.glob("*.py"):
+        os.utime(source, (0, 0))
+    monkeypatch.setattr(worker_process, "__file__", str(sources / "worker_process.py"))
     monkeypatch.setattr(time, "time", lambda: 0.0)
-    pack_worker(tmp_path / "1970.pyz")
-    assert (tmp_path / "now.pyz").read_bytes() == (tmp_path / "1970.pyz").read_bytes()
+    for name in ("1970.pyz", "again.pyz"):
+        pack_worker(tmp_path / name)
+    assert (tmp_path / "again.pyz").read_bytes() == (tmp_path / "1970.pyz").read_bytes()
+    with ZipFile(tmp_path / "now.pyz") as now, ZipFile(tmp_path / "1970.pyz") as old:
+        assert {name: now.read(name) for name in now.namelist()} == {name: old.read(name) for name in old.namelist()}
 
 
 def may_take_precedence(*drop: str) -> bool:

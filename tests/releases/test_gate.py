@@ -14,7 +14,7 @@ from pipeline.run_folder import file_digest
 from pipeline.verifying.verify import STATUS
 from targets.errors import ConfigError
 from tests.command import pipeline
-from tests.releases import lost, small_bundle, speedup
+from tests.small_bundles import lost, small_bundle, speedup
 
 
 def failed(path: Path) -> dict[str, str]:

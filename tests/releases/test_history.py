@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.releases.history import history_of
 from pipeline.releases.release import read_release
 from tests.command import pipeline
-from tests.releases import lost, small_bundle, speedup
+from tests.small_bundles import lost, small_bundle, speedup
 
 MARCH, APRIL, MAY = (f"2026-0{month}-01T12:00:00+00:00" for month in (3, 4, 5))
 

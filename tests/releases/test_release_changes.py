@@ -15,7 +15,7 @@ from pipeline.releases.release import Accuracy, read_release
 from pipeline.releases.release_changes import Changes, accuracy_interval, compare, judge
 from targets.errors import ConfigError
 from tests.command import pipeline
-from tests.releases import certificate, lost, small_bundle, speedup
+from tests.small_bundles import certificate, lost, small_bundle, speedup
 
 
 def changes(folder: Path, before: dict[str, Any], after: dict[str, Any]) -> Changes:

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.tracking.mlflow_tracker import open_tracker
 from tests.command import pipeline
-from tests.releases import small_bundle, speedup
+from tests.small_bundles import small_bundle, speedup
 from tests.tracking.folder import finished_folder, follow
 from tests.tracking.mlflow_process import free_port
 

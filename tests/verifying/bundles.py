@@ -15,7 +15,7 @@ from pipeline.verifying.sample import SAMPLE, write_sample
 from targets.host import collect_host
 from targets.registry import get_runtime
 from tests.profilers.test_measure import write_matmul
-from tests.releases import certificate
+from tests.small_bundles import certificate
 
 BATCH, WIDTH = 4, 384
 RECORD = ServingRecord(
