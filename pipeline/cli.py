@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -238,10 +239,15 @@ def models() -> None:
 
 
 @models.command("list")
-def models_list() -> None:
+@as_json_option
+def models_list(as_json: bool) -> None:
     """Models, and the data each of them takes."""
     from pipeline.models.registry import list_models
 
+    if as_json:
+        fields = ("name", "description", "data_format")
+        click.echo(json.dumps([{name: getattr(entry, name) for name in fields} for entry in list_models()]))
+        return
     table = Table("model", "what it is", "data")
     for entry in list_models():
         table.add_row(entry.name, entry.description, entry.data_format)
@@ -254,10 +260,14 @@ def targets_group() -> None:
 
 
 @targets_group.command("list")
-def targets_list() -> None:
+@as_json_option
+def targets_list(as_json: bool) -> None:
     """Presets; a TOML file with the same fields is a target too."""
     from targets.target import list_presets
 
+    if as_json:
+        click.echo(json.dumps([asdict(preset) for preset in list_presets()]))
+        return
     table = Table("target", "vendor", "batch size", "what it is")
     for preset in list_presets():
         table.add_row(preset.name, preset.vendor, str(preset.batch_size), preset.description)

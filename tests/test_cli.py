@@ -263,6 +263,13 @@ def test_lists_and_help(cli: Cli, arguments: tuple[str, ...]) -> None:
     assert len(result.out + result.err) > 200
 
 
+def test_lists_are_json_where_asked_for(cli: Cli) -> None:
+    models, targets = (json.loads(cli(group, "list", "--json").out) for group in ("models", "targets"))
+    assert {"resnet:digits", "yolov5:n", "bert:embedding"} <= {model["name"] for model in models}
+    assert all(model["data_format"] for model in models)
+    assert {target["name"]: target["vendor"] for target in targets}.items() >= {"intel": "intel", "amd": "amd"}.items()
+
+
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
