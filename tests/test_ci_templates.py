@@ -207,6 +207,7 @@ def test_publishing_what_was_missed_stops_the_job_and_leaves_nothing(tmp_path: P
     assert not (tmp_path / "served").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["github", "gitlab"])
 def test_publishing_to_mlflow(tmp_path: Path, mlflow_uri: str, by: str) -> None:
     from mlflow import MlflowClient

@@ -59,6 +59,7 @@ def version_of(uri: str, published: str) -> Any:
     return MlflowClient(uri).get_model_version(name, version)
 
 
+@pytest.mark.slow
 def test_a_version_predicts_in_another_process_what_the_bundle_predicted(
     mlflow_uri: str, bundle: Path, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_a_run_that_ends_badly_says_how(
     assert tags.items() <= run.data.tags.items()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_gets_everything_later_and_once(mlflow_uri: str, tmp_path: Path) -> None:
     folder = finished_folder(tmp_path / "run")
     start = time.monotonic()

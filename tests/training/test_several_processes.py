@@ -20,6 +20,7 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_network_that_one_trains(tmp_path: Path) -> None:
     networks = []
     for start, name in (([sys.executable], "one"), (TWO, "two")):
@@ -51,6 +52,7 @@ def launched(run: Run, launcher: str) -> tuple[torch.nn.Module, float]:
     return network, record["accuracy"]
 
 
+@pytest.mark.slow
 def test_a_run_trains_in_the_processes_of_its_launcher(run: Run) -> None:
     network, accuracy = launched(run, " ".join(TWO))
     assert accuracy > 0.9
