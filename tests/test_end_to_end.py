@@ -78,7 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_uri: str) -> tuple
         assert line_count(log) >= measured
         measured = line_count(log)
     result = pipeline(*QUICK, "--no-compare", "--json", "--track", f"mlflow:{mlflow_uri}", cwd=folder)
-    names = [line.partition(",")[0] for line in log.read_text().splitlines()[1:]]
+    names = [line.partition('", ')[0] for line in log.read_text().splitlines()[1:]]
     assert 10 < len(names) < 2 * len(set(names))  # some are tried again for undisturbed rounds, after kills none
     assert not list((folder / "out").glob("plans-*"))  # nor is anything left of the kills
     assert result.returncode in (0, 3, 6), result.stderr
