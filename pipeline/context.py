@@ -283,8 +283,12 @@ class Run:
             scorer_of(self.adapter.task)
         if self.config.launcher:
             find_launcher(self.config.launcher)
-        if self.config.latency_table:
-            LatencyTable.load(self.config.latency_table)
+        if table := self.config.latency_table:
+            if not table.is_file():
+                raise ConfigError(
+                    f"There is no latency table {table}. `pipeline profile FOLDER --export FILE` writes one."
+                )
+            LatencyTable.load(table)
         floor = self.config.min_accuracy
         if floor is not None and 100 * self.dense_accuracy < floor:
             raise ConfigError(

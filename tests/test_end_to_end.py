@@ -220,7 +220,7 @@ def test_an_altered_bundle_is_refused(finished: tuple[Path, dict[str, Any]]) -> 
 def test_the_unreachable_is_refused_with_the_reachable(finished: tuple[Path, dict[str, Any]]) -> None:
     folder = finished[0].parent
     arguments = ["--out" if a == "--out" else ("far" if a == "out" else a) for a in QUICK]
-    arguments[arguments.index(2.5)] = 60
+    arguments[arguments.index(SPEEDUP)] = 60
     result = pipeline(*arguments, "--json", cwd=folder)
     assert result.returncode == 3
     answer = json.loads(result.stdout)

@@ -29,11 +29,9 @@ def carried_table(run: Run, path: Path) -> LatencyTable:
     """A table of another run, which must be of the same network, levels and target.
 
     Raises:
-        ConfigError: it is of others, or not there.
+        ConfigError: it is of others.
         ArtifactError: it cannot be read.
     """
-    if not path.is_file():
-        raise ConfigError(f"There is no latency table {path}. `pipeline profile FOLDER --export FILE` writes one.")
     table = LatencyTable.load(path)
     here = run.bench.target.to_json()
     different = [
