@@ -20,6 +20,7 @@ from pipeline.publishing.from_oci import fetch_from_oci
 from pipeline.publishing.reference import Reference
 from targets import environments
 from tests.bundles import contents
+from tests.command import LITTLE
 from tests.publishing.registries import PASSWORD, PROGRAM, USER, docker_registry, htpasswd
 from tests.small_bundles import small_bundle, speedup
 from tests.verifying.bundles import runnable_bundle
@@ -253,26 +254,36 @@ def test_the_action_the_include_and_the_guide_on_the_embedded_model(tmp_path: Pa
     settings = block("toml", "resnet:digits").replace("speedup = 2.5", "speedup = 1.5")  # noise hardly leaves it open
     (tmp_path / "release.toml").write_text(settings)
     job = GitHub(tmp_path, max_drop="5")
-    result = job.run("install", "certify")
+    assert job.run("install").returncode == 0
     assert job.path.read_text() == f"{ROOT}/.venv/bin\n"
-    assert result.returncode in (0, 3, 6), result.stderr  # certified, unless the machine has neighbours
+    quick = quick_pipeline(tmp_path / "bin")
+    job.path.write_text(f"{job.path.read_text()}{quick}\n")
+    result = job.run("certify")
+    assert result.returncode in (0, 3, 6), result.stderr  # what so few measurements may say
     bundle = tmp_path / "runs" / "release" / "bundle"
     assert bundle.exists(), result.stderr
-    certificate = json.loads((bundle / "certificate.json").read_text())
-    assert certificate["measured_speedup"] > 0.8 * certificate["requested_speedup"]  # beside neighbours, too
+    assert json.loads((bundle / "certificate.json").read_text())["requested_speedup"] == 1.5
     assert job.run("gate").returncode == result.returncode
     assert f"Gate {'failed' if result.returncode else 'passed'}" in job.page.read_text()
     given = {"SPDY_EDGE_AGAINST": "runs/release", "SPDY_EDGE_MAX_DROP": "5"}
     assert gitlab(tmp_path, "certify-release", GATE_LINE, **given).returncode == result.returncode
     assert set(failures(tmp_path / "gate.xml")) <= {"certificate"}
-    walk_through_the_guide(tmp_path, registry)
+    walk_through_the_guide(tmp_path, registry, quick)
 
 
-def walk_through_the_guide(folder: Path, registry: str) -> None:
+def quick_pipeline(folder: Path) -> Path:
+    """A folder with the command `pipeline` that measures little: the templates are tested here."""
+    folder.mkdir()
+    (folder / "pipeline").write_text(f'#!/bin/sh\nexec {shlex.join(LITTLE)} "$@"\n')
+    (folder / "pipeline").chmod(0o755)
+    return folder
+
+
+def walk_through_the_guide(folder: Path, registry: str, program: Path) -> None:
     """Its script as it stands, but for the registry's name; the run is found done."""
     (folder / "train.py").touch()
     script = block("bash", "train.py").replace("registry.example", registry)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(program), str(Path(sys.executable).parent), os.environ["PATH"]])
     result = execute(["bash", "-c", script], folder, {"PATH": path})
     assert result.returncode in (0, 3, 4, 6), result.stderr  # what the gate may say of a real network
     published = re.search(r"published: (oci://\S+)", result.stderr)
