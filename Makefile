@@ -24,8 +24,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(INSTALL) --constraint constraints.txt --editable '.[compress,dev]'
 	@touch $(READY)
 
-# Fewer passes than a release would take, and an end to the certificate on noisy machines: the same stages, sooner.
-DEMO := --allocator spdy --correction-passes 12 --certify-budget 80
+# Fewer plans, evaluations and passes than a release takes, and a certificate that ends: the same stages, sooner.
+DEMO := --allocator spdy --plans 30 --evaluations 100 --correction-passes 12 --certify-budget 80
 
 demo: setup  ## a 3x speedup on embedded data, certified, with a report
 	@$(BIN)/pipeline run --target auto --speedup 3 $(DEMO) --out runs/demo

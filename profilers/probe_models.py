@@ -15,8 +15,10 @@ WIDTH_CUTS = (0.0, 0.5, 0.75)
 INT8_CUT = 0.75
 """Share of the bits that are removed."""
 WIDTHS = {"conv3x3": 64, "matmul": 512}
-TOKENS = 8
-"""Rows of one sample of a matrix product."""
+SIDE, TOKENS = 14, 8
+"""Of one sample: pixels a side of a convolution's input, rows of a matrix product's."""
+LARGE_BATCH, SMALLER = 16, 2
+"""From this batch size on both are divided: kernels have work enough, and the probe is waited for."""
 LAYERS = 4
 """Of a chain: so many that taking inputs in and giving outputs back does not hide what the layers gain."""
 
@@ -79,7 +81,8 @@ def _chain(operation: str, weights: Weights, batch: int, width: int, in_int8: bo
         name = activation
     if in_int8:
         name, _ = _quantised(nodes, tensors, name, None)
-    shape = [batch, width, 14, 14] if operation == "conv3x3" else [batch, TOKENS, width]
+    side, tokens = (size // (SMALLER if batch >= LARGE_BATCH else 1) for size in (SIDE, TOKENS))
+    shape = [batch, width, side, side] if operation == "conv3x3" else [batch, tokens, width]
     graph = helper.make_graph(
         nodes,
         "probe",

@@ -349,9 +349,10 @@ class TrainingFile(Record):
 
 
 class ProbeRow(Record):
-    """What a runtime gains on one synthetic operation at one sparsity."""
+    """What a runtime gains on one synthetic operation with one share of a family removed."""
 
     operation: str = ""
+    family: str = "unstructured"
     sparsity: Number = None
     speedup: Number = None
 

@@ -25,7 +25,8 @@ def checks_table(checks: Sequence[Check]) -> Table:
 
 def shown(contents: document.Table) -> Table:
     """A report's table on the terminal, its tones as colours."""
-    table = Table(*(Column(column.heading, overflow="fold") for column in contents.columns))
+    columns = (Column(column.heading, overflow="fold") for column in contents.columns)
+    table = Table(*columns, title=contents.caption, title_justify="left")
     plain = [("",) * len(row) for row in contents.rows]
     for row, tones in zip(contents.rows, contents.tones or plain, strict=True):
         table.add_row(*(Text(cell, style=TONES.get(tone, "")) for cell, tone in zip(row, tones, strict=True)))

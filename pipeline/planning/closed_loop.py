@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.search.budget_dp import InfeasibleBudget
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
 from profilers.table_fit import refit
@@ -14,10 +16,12 @@ MARGIN = 0.028
 ACCEPTED = (0.016, 0.046)
 """Measured over requested, less one, with which a plan is taken."""
 QUIET = 0.005
-"""Standard error of a plan's measurement up to which margins suffice. Where it is more, the certificate's interval will
-be wider too: the aim rises by the rest, and plans are taken up to twice the rest above."""
-MOST_EXCESS = 0.02
-"""The most that counts of the rest: no faster plan narrows an interval."""
+"""Standard error of a solved plan's measurement up to which margins suffice. Where it is more, the certificate's
+interval will be wider too: by about twice the rest, by which the aim rises and what is accepted with it."""
+MOST_EXCESS = 0.03
+"""The most by which they rise: no faster plan narrows an interval."""
+TABLE_NOISE = 0.5
+"""Of a solved plan's standard error to that of a table's: four times as many processes."""
 
 REFITS = 3
 """Rounds after which the table is corrected. A solver finds anew what a changed table is wrong about; with the table at
@@ -79,7 +83,8 @@ def run_loop(
     """Find a plan whose *measured* speedup is the requested one, or a little more.
 
     Every round measures its plan. The first ones add that to the table, and plans near it where another round follows;
-    all of them scale the next budget by what the table still gets wrong about the plan.
+    all of them scale the next budget by what the table still gets wrong about the plan. On a noisy machine they aim
+    higher, as the table's own measurements scatter at first and then as those of solved plans do.
 
     Args:
         accepted: measured over requested, less one, with which a plan is taken at once; `ACCEPTED` by default.
@@ -88,7 +93,7 @@ def run_loop(
         SpeedupError: no plan reaches the request; says what the fastest one measured.
     """
     least, most = accepted or ACCEPTED
-    correction, excess = 1.0, 0.0
+    correction, excess = 1.0, _excess(TABLE_NOISE * _scatter(table))
     rounds: list[Round] = []
     for number in range(most_rounds):
         try:
@@ -104,14 +109,26 @@ def run_loop(
         rounds.append(this)
         if on_round:
             on_round(this)
-        excess = max(excess, min(MOST_EXCESS, measured.noise - QUIET))
-        is_over = least <= this.measured_speedup / speedup - 1 <= most + 2 * excess or _goes_in_circles(rounds)
+        excess = max(excess, _excess(measured.noise))
+        over = this.measured_speedup / speedup - 1
+        is_over = least + excess <= over <= most + 2 * excess or _goes_in_circles(rounds)
         if number < REFITS:
             table = refit(table, [measured, *([] if is_over else nearby(table, proposal.choice))])
         correction = measured.relative * table.dense_s / table.predict(proposal.choice)
         if is_over:
             break
-    return _result(table, speedup * (1 + least), rounds)
+    return _result(table, speedup * (1 + least + excess), rounds)
+
+
+def _scatter(table: LatencyTable) -> float:
+    """Median standard error of the table's measured plans; 0 where none has one."""
+    errors = [plan.noise for plan in table.measurements if plan.noise]
+    return float(np.median(errors)) if errors else 0.0
+
+
+def _excess(noise: float) -> float:
+    """By how much the aim rises where a solved plan's measurement has this standard error."""
+    return min(MOST_EXCESS, max(0.0, 2 * (noise - QUIET)))
 
 
 def _allocated(

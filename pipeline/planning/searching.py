@@ -231,12 +231,14 @@ def solve_in_loop(
     say: Callable[[str], None],
     accepted: tuple[float, float] | None = None,
     processes: int | None = None,
+    near: int = NEIGHBOURS,
 ) -> LoopResult:
     """The plan whose measured speedup is the requested one, found by closing the loop around one searcher.
 
     Args:
         accepted: see `run_loop`.
         processes: that measure each of its plans, see `PlanBench`.
+        near: plans near each of its own that are measured with it.
 
     Raises:
         SpeedupError: no plan is that fast.
@@ -250,7 +252,7 @@ def solve_in_loop(
         return believed(table, choice) if run.carried else bench.solved(choice, searcher.masks(choice), wanted)
 
     def nearby(table: LatencyTable, choice: Choice) -> list[PlanMeasurement]:
-        return [] if run.carried else bench.nearby(neighbours(table, choice, NEIGHBOURS, rng))
+        return [] if run.carried else bench.nearby(neighbours(table, choice, near, rng))
 
     def show(turn: Round) -> None:
         loss = f", loss {turn.loss:.4f}" if turn.loss is not None else ""

@@ -1,12 +1,15 @@
 """Where and how it was measured: the probe, the host, the settings."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from reports.document import Column, Section, Table
 from reports.formatting import duration, file_size, flatten, percent, plain, speedup
 from reports.records import ProbedRuntime, Run, RunFile
 from reports.sections.tables import absent, facts, table, text_or
+
+ZEROS = "unstructured"
+"""The family that removes single weights; the others remove whole channels, or bits."""
 
 
 def probe_section(run: Run) -> Section:
@@ -15,32 +18,35 @@ def probe_section(run: Run) -> Section:
     if not runtimes:
         text = absent("What the runtimes gain from sparsity", run.capability.FILE, run.absent)
         return Section("probe", "What this CPU can speed up", (text,))
-    text = "Speedup of single synthetic operations over dense, by the share removed: zeros, or channels between layers."
+    text = "Speedup of synthetic operations over dense, by the share removed: zeros, or channels or bits."
     best = table(
         "Runtimes",
         runtimes,
         (
             (Column("Runtime", numeric=False), lambda runtime: runtime.name),
             (Column("Version", numeric=False), lambda runtime: text_or(runtime.version)),
-            (Column("Best operation, 90% to 99%"), lambda runtime: speedup(runtime.promise)),
-            (Column("Best speedup"), lambda runtime: speedup(runtime.best_speedup)),
+            (Column("Zeros, 90% to 99%"), lambda runtime: speedup(runtime.promise)),
+            (Column("At most, any family"), lambda runtime: speedup(runtime.best_speedup)),
         ),
     )
-    gains = _gains_table(runtimes)
-    return Section("probe", "What this CPU can speed up", (text,), (best, *((gains,) if gains.rows else ())))
+    gains = (
+        _gains_table("Zeros: speedup at each sparsity", runtimes, lambda family: family == ZEROS),
+        _gains_table("Other families: speedup at each share removed", runtimes, lambda family: family != ZEROS),
+    )
+    return Section("probe", "What this CPU can speed up", (text,), (best, *(part for part in gains if part.rows)))
 
 
-def _gains_table(runtimes: Sequence[ProbedRuntime]) -> Table:
-    sparsities = sorted({row.sparsity for runtime in runtimes for row in runtime.rows if row.sparsity})
-    rows = []
-    for runtime in runtimes:
-        gains = {(row.operation, row.sparsity): row.speedup for row in runtime.rows}
-        for operation in dict.fromkeys(row.operation for row in runtime.rows):
-            speedups = (speedup(gains.get((operation, sparsity))) for sparsity in sparsities)
-            rows.append((runtime.name, operation, *speedups))
+def _gains_table(caption: str, runtimes: Sequence[ProbedRuntime], wanted: Callable[[str], bool]) -> Table:
+    """Operations of the wanted families down, shares removed across."""
+    probed = {runtime.name: [row for row in runtime.rows if wanted(row.family)] for runtime in runtimes}
+    shares = sorted({row.sparsity for rows in probed.values() for row in rows if row.sparsity})
+    lines = []
+    for name, rows in probed.items():
+        gains = {(row.operation, row.sparsity): row.speedup for row in rows}
+        for operation in dict.fromkeys(row.operation for row in rows):
+            lines.append((name, operation, *(speedup(gains.get((operation, share))) for share in shares)))
     headings = (Column("Runtime", numeric=False), Column("Operation", numeric=False))
-    columns = (Column(percent(sparsity, 0)) for sparsity in sparsities)
-    return Table("Speedup at each sparsity", (*headings, *columns), tuple(rows))
+    return Table(caption, (*headings, *(Column(percent(share, 0)) for share in shares)), tuple(lines))
 
 
 def host_section(run: Run) -> Section:

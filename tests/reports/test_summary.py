@@ -436,3 +436,15 @@ def test_plans_that_met_are_named_with_their_losses(files: Files, folder_of: Fol
     files["plan"]["contest"] = [{"allocator": "uniform", "loss": 0.1243}, {"allocator": "spdy", "loss": 0.129}]
     (plan,) = [section for section in build_summary(folder_of(files)).sections if section.key == "plan"]
     assert "nearest to the dense network of those as fast; losses: uniform 0.124, spdy 0.129." in plan.text[0]
+
+
+def test_what_runtimes_gain_from_zeros_and_from_other_families_are_tables_of_their_own(
+    files: Files, folder_of: FolderOf
+) -> None:
+    files["capability"]["runtimes"][1]["rows"].append(
+        {"operation": "convolution, channel", "family": "channel", "sparsity": 0.75, "speedup": 3.9}
+    )
+    summary = build_summary(folder_of(files))
+    zeros, others = (table(summary, caption) for caption in ("Zeros: speedup", "Other families: speedup"))
+    assert "75%" not in {column.heading for column in zeros.columns}
+    assert others.rows == (("openvino", "convolution, channel", "3.90x"),)
