@@ -9,22 +9,20 @@ place: the exact dynamic program, the latency table with its closed loop, and th
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from calibration.batch_norm import reestimate_batch_norm
-from calibration.statistics import capture_inputs, collect_statistics
-from pipeline.compression.adaprune import adaprune
-from pipeline.compression.database import Database, build_database, encode_unit
+from calibration.statistics import collect_statistics
+from pipeline.compression.adaprune import adaprune_plans
+from pipeline.compression.database import Database, build_database
 from pipeline.compression.stitch import Stitcher
 from pipeline.console import Task
 from pipeline.context import Run
-from pipeline.models.base import Unit
 from pipeline.planning.closed_loop import Proposal
 from pipeline.planning.evaluation import outputs_of
 from pipeline.planning.searching import measured_errors
@@ -35,7 +33,6 @@ from pipeline.training.blocks import block_error, captured
 from pipeline.training.masks import apply_masks, nonzero_masks
 from pipeline.training.recovery import compressed_layers
 from profilers.latency_table import Choice, LatencyTable
-from targets.levels import Level
 
 BATCH = 128
 LATER_EVALUATIONS = 60
@@ -45,15 +42,8 @@ GLOBAL_PASSES = 100
 
 def adaprune_database(run: Run) -> Database:
     """Every unit at every level by AdaPrune, in the files of our database."""
-    dense = run.dense
-    batches = torch.split(torch.from_numpy(run.calibration_inputs), run.adapter.recipe.statistics_batch)
+    dense, batches = run.dense, run.calibration_samples.batches(run.adapter.recipe.statistics_batch)
     units = [unit for unit in run.units if unit.prunable]
-
-    def compute(_: object, tasks: Any) -> Iterator[tuple[str, Any]]:
-        for name, (unit, key, weight, statistics, plan) in tasks:
-            levels = _levels(dense, unit, plan.levels, batches)
-            yield name, encode_unit(unit, key, weight, statistics.hessian, plan.levels, levels)
-
     return build_database(
         units,
         dense.state_dict(),
@@ -61,15 +51,8 @@ def adaprune_database(run: Run) -> Database:
         run.levels,
         run.folder.file("adaprune"),
         progress=lambda done, total, name: run.reporter.say(f"AdaPrune {done}/{total}: {name}"),
-        compute=compute,
+        plans=adaprune_plans(units, run.levels, dense, batches),
     )
-
-
-def _levels(
-    dense: nn.Module, unit: Unit, levels: Sequence[Level], batches: Sequence[Tensor]
-) -> Iterator[NDArray[np.float64]]:
-    layer, inputs = dense.get_submodule(unit.name), capture_inputs(dense, unit.name, batches)
-    return (weight for weight, _ in adaprune(layer, inputs, [level.amount for level in levels if level.amount > 0]))
 
 
 class AuthorsSearcher:

@@ -66,14 +66,16 @@ def read_labelled(path: Path) -> list[LabelledText]:
 
 
 def _split(rows: Sequence[LabelledText], path: Path, encoder: TextEncoder, names: Sequence[str]) -> ArraySplit:
-    index = {str(number): number for number in range(len(names))}
+    has_numbers_for_names = any(name.isdigit() for name in names)  # stars from 1 to 5 are no places from 0 to 4
+    index = {} if has_numbers_for_names else {str(number): number for number in range(len(names))}
     index |= {name.lower(): number for number, name in enumerate(names)}
     unknown = sorted({row.label for row in rows if row.label.lower() not in index})
     if unknown:
         raise DataError(
             f"{path} has the labels {', '.join(unknown[:8])}, which the network does not know. It tells apart "
-            f"{len(names)} classes: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}; write these names, or "
-            f"their numbers 0 to {len(names) - 1}, or give --weights of a network for these labels"
+            f"{len(names)} classes: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}; write these names, "
+            f"{'' if has_numbers_for_names else f'or their numbers 0 to {len(names) - 1}, '}or give --weights of a "
+            "network for these labels"
         )
     labels = np.array([index[row.label.lower()] for row in rows], np.int64)
     seconds = [row.second for row in rows if row.second is not None]

@@ -89,7 +89,9 @@ class RunConfig(BaseModel):
     channel_criterion: Literal["obs", "l1", "l2", "leverage", "pfp"] = Field(
         "obs", description="which channels go, where the family channel is used"
     )
-    solver: Literal["auto", "least-squares", "blocked"] = Field("auto", description="what the other weights become")
+    solver: Literal["auto", "least-squares", "blocked", "adaprune"] = Field(
+        "auto", description="what the other weights become; adaprune: as SPDY's authors have it, for comparison"
+    )
     plans: int | None = Field(
         None, ge=12, le=1000, description="plans measured for the latency table; default: 42 to 60, by the shapes"
     )

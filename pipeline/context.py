@@ -28,12 +28,12 @@ from pipeline.config import RunConfig
 from pipeline.console import Reporter
 from pipeline.exporting.export import PlanPatcher, export_onnx
 from pipeline.families.base import Methods
-from pipeline.families.choice import chosen_families
+from pipeline.families.choice import chosen_families, named_families
 from pipeline.families.int8 import PRECISION, Ranges
 from pipeline.families.ranges import largest_weight, measure_ranges, ranges_from_json, ranges_to_json
 from pipeline.families.registry import all_levels, levels_of, units_of
 from pipeline.models.base import Feeds, ModelAdapter, Predict, Unit
-from pipeline.models.dry_run import check_data, try_out, try_training
+from pipeline.models.dry_run import called, check_data, try_out, try_training
 from pipeline.models.inference import torch_predict
 from pipeline.models.registry import get_adapter
 from pipeline.planning.aims import Aims
@@ -81,7 +81,8 @@ class Run:
     def choose_runtime(self, capability: Capability) -> None:
         """Take the runtime that was asked for, else the one that promises the most."""
         asked = self.target.runtime
-        self.capability = capability.of(asked) if asked else capability.best()
+        families = named_families(self.config.families) if self.config.families else None
+        self.capability = capability.of(asked) if asked else capability.best(families)
         self.runtime = next(info for info in self.candidates if info.name == self.capability.name)
         promise, by_zeros = f"{promised(self.capability)} in the probe", self.capability.promise >= GAINS_FROM
         names = ", ".join(info.name for info in self.candidates)
@@ -99,12 +100,13 @@ class Run:
     @cached_property
     def splits(self) -> Splits:
         """The data."""
-        return self.adapter.load_data(self.config.data, self.config.weights, self.target.input_size)
+        given = (self.config.data, self.config.weights, self.target.input_size)
+        return called(self.adapter, "load_data() fails", self.adapter.load_data, *given)
 
     @cached_property
     def dense(self) -> nn.Module:
         """The dense network in eval mode; never changed."""
-        return self.adapter.load(self.config.weights, self.splits)
+        return called(self.adapter, "load() fails", self.adapter.load, self.config.weights, self.splits)
 
     @cached_property
     def dense_accuracy(self) -> float:
@@ -185,6 +187,11 @@ class Run:
         state = {name: _tensor_digest(value) for name, value in self.dense.state_dict().items()}
         return digest(self.adapter.name, state, self.splits.train.input_shape)
 
+    @cached_property
+    def units_key(self) -> str:
+        """Digest of what plans are made of: the units as their adapter and the families have them, and their levels."""
+        return digest([repr(unit) for unit in self.units], [level.key for level in self.levels])
+
     @property
     def methods(self) -> Methods:
         """What makes the levels."""
@@ -196,7 +203,7 @@ class Run:
         """Digest of what the database depends on."""
         config = self.config
         made = [config.criterion, config.solver] if self.only_unstructured else [self.families, self.methods.names]
-        return digest("database", self.model_key, self.calibration.sha256, config.levels, *made)
+        return digest("database", self.model_key, self.units_key, self.calibration.sha256, *made)
 
     @cached_property
     def dense_onnx(self) -> Path:
@@ -321,7 +328,7 @@ class Run:
     @property
     def aims(self) -> Aims:
         """What the search aims at, for the goal on this host with this network."""
-        key = digest("aim", self.host_key, self.model_key, self.goal)
+        key = digest("aim", self.host_key, self.model_key, self.units_key, self.goal)
         return Aims(self.folder.file("aim.json"), key, self.goal)
 
     def table_key(self) -> str:

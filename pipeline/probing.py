@@ -1,9 +1,11 @@
 """What the runtimes of a run gain: known from an earlier run on the same host, or probed now."""
 
 from pipeline.context import Run
+from pipeline.planning.promises import promised
 from pipeline.probe_store import ProbeStore
 from profilers.probe import Capability, probe
 from targets.homes import cache_home
+from targets.registry import RuntimeInfo
 
 
 def probe_runtimes(run: Run) -> Capability:
@@ -23,6 +25,18 @@ def probe_runtimes(run: Run) -> Capability:
             store.keep(info, found)
             capabilities[info.name] = found
     return Capability(run.host.id, run.target.to_json(), tuple(capabilities[info.name] for info in run.candidates))
+
+
+def other_runtimes(run: Run) -> list[str]:
+    """The other installed runtimes with what they gain, as far as it is known, else their families."""
+    store = _store(run)
+
+    def gains(info: RuntimeInfo) -> str:
+        kept = store.find(info)
+        return f"{promised(kept[0])} in the probe" if kept else ", ".join(info.families)
+
+    installed = run.target.device.runtimes()
+    return [f"{info.name} ({gains(info)})" for info in installed if info != run.runtime and info.families]
 
 
 def forget_probes(run: Run) -> None:

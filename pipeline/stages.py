@@ -13,11 +13,14 @@ import numpy as np
 
 from calibration.calibration_set import labels_digest
 from calibration.statistics import collect_statistics
+from pipeline.backends.workers import compute_here
 from pipeline.certification.baseline import set_goal
 from pipeline.certification.certifying import certify_network
 from pipeline.certification.hidden_costs import slow_kernels
 from pipeline.comparison.comparing import compare_with_baselines
 from pipeline.comparison.nncf_int8 import nncf_version
+from pipeline.compression.adaprune import NAME as ADAPRUNE
+from pipeline.compression.adaprune import adaprune_plans
 from pipeline.compression.database import Database, build_database
 from pipeline.context import Run
 from pipeline.exporting.export import assert_zeros_survive, export_onnx, export_openvino_ir, finish_file
@@ -29,10 +32,10 @@ from pipeline.planning.closed_loop import unreachable
 from pipeline.planning.find_plan import CORRECTED_TABLE, PLAN, find_plan
 from pipeline.planning.first_look import first_look
 from pipeline.planning.floors import is_too_low
-from pipeline.planning.gains import require_gain, require_levels
+from pipeline.planning.gains import require_fitting_methods, require_gain, require_levels
 from pipeline.planning.measuring import PlanBench
 from pipeline.planning.plan import load_plan
-from pipeline.probing import probe_runtimes
+from pipeline.probing import other_runtimes, probe_runtimes
 from pipeline.provenance.model_card import write_model_card
 from pipeline.provenance.record import provenance
 from pipeline.provenance.sbom import write_sbom
@@ -54,7 +57,7 @@ from profilers.probe import Capability
 from profilers.profile import PlanCounts, cheapest, enough_plans, profile
 from reports.records import EnvelopeFile
 from reports.write import write_reports
-from targets.errors import ArtifactError, SpeedupError
+from targets.errors import ArtifactError
 from targets.files import write_atomically
 
 LOOK_S = 20.0
@@ -77,6 +80,7 @@ def profile_stage(run: Run) -> None:
         SpeedupError: the request is out of reach, or the runtime gains nothing from zeros.
     """
     path = run.folder.file("latency_table.json")
+    require_fitting_methods(run)
     set_goal(run)
     if run.config.latency_table:
         take_table(run, run.config.latency_table, path)
@@ -89,7 +93,7 @@ def profile_stage(run: Run) -> None:
         warn_of_slow_kernels(run)
         if run.only_unstructured and (known := first_look(run)) is not None:  # narrower layers gain nearly everywhere
             known.save(path)
-            raise unreachable(known, run.goal)
+            raise unreachable(known, run.goal, other_runtimes(run))
         bench = PlanBench(run)
         with run.reporter.task("measuring plans", counts.total) as task:
             table = profile(
@@ -106,9 +110,7 @@ def profile_stage(run: Run) -> None:
             )
         table.save(path)
 
-    config = run.config
-    levels = config.levels if run.only_unstructured else [config.levels, run.families]
-    key = digest("profile", run.host_key, run.model_key, run.goal, config.seed, levels, counts.total)
+    key = digest("profile", run.host_key, run.model_key, run.units_key, run.goal, run.config.seed, counts.total)
     run.folder.stage("profile", key, [path.name], work)
     table = LatencyTable.load(path)
     run.reporter.say(
@@ -117,7 +119,7 @@ def profile_stage(run: Run) -> None:
     )
     fastest = max(1 / plan.relative for plan in table.measurements)
     if max(fastest, table.dense_s / cheapest(table)) < run.goal:
-        raise unreachable(table, run.goal)
+        raise unreachable(table, run.goal, other_runtimes(run))
 
 
 def warn_of_slow_kernels(run: Run) -> None:
@@ -165,7 +167,11 @@ def database_stage(run: Run) -> None:
 
     def work() -> None:
         inputs = run.calibration_samples.batches(run.adapter.recipe.statistics_batch)
-        model = run.copy_of_dense()
+        model, plans = run.copy_of_dense(), None
+        if config.solver == ADAPRUNE:
+            plans = adaprune_plans(layers, run.levels, model, inputs)
+        elif not run.only_unstructured:
+            plans = layer_plans(run.units, {unit.name: run.levels_of(unit) for unit in run.units}, run.methods)
         with run.reporter.task("reconstructing", len(layers)) as task:
             build_database(
                 layers,
@@ -181,10 +187,8 @@ def database_stage(run: Run) -> None:
                 criterion=config.criterion,
                 solver=config.solver,
                 progress=lambda done, total, name: task.update(done, name, total),
-                plans=None
-                if run.only_unstructured
-                else layer_plans(run.units, {unit.name: run.levels_of(unit) for unit in run.units}, run.methods),
-                compute=run.workers.compute,
+                plans=plans,
+                compute=compute_here if config.solver == ADAPRUNE else run.workers.compute,  # it runs the network
             )
 
     if folder.exists() and not _is_whole(folder):
@@ -208,11 +212,6 @@ def search_stage(run: Run) -> None:
     """Tables, database and the requested speedup → plan.json, in the closed loop of solving, measuring, correcting."""
     config = run.config
     aim = run.aims.current
-    if config.allocator == "global-magnitude" and not run.only_unstructured:
-        raise SpeedupError(
-            f"--allocator global-magnitude compares single weights, and the levels here are {', '.join(run.families)}: "
-            "take another allocator, or --families unstructured."
-        )
     key = digest("search", run.database_key, run.table_key(), aim, config.allocator, config.evaluations, config.seed)
     run.folder.stage("search", key, [PLAN, CORRECTED_TABLE], lambda: find_plan(run, aim))
     _, record = load_plan(run.folder.file(PLAN), run.units)

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,17 @@ class Capability:
                 return runtime
         raise ArtifactError(f"capability.json says nothing about {name}; run `pipeline probe` again.")
 
-    def best(self) -> RuntimeCapability:
-        """The runtime whose zeros promise the most; where none does, the one whose best family does."""
+    def best(self, families: Collection[str] | None = None) -> RuntimeCapability:
+        """The runtime whose zeros promise the most; where none does, the one whose best family does.
+
+        Args:
+            families: those that count; None for all.
+        """
 
         def rank(runtime: RuntimeCapability) -> tuple[float, float]:
-            zeros = runtime.promise if runtime.promise >= GAINS_FROM else 1.0
-            return zeros, max([1.0, *runtime.promises.values()])
+            promises = {name: gain for name, gain in runtime.promises.items() if families is None or name in families}
+            zeros = promises.get("unstructured", 1.0)
+            return zeros if zeros >= GAINS_FROM else 1.0, max([1.0, *promises.values()])
 
         return max(self.runtimes, key=rank)
 

@@ -200,6 +200,7 @@ class Effort(Record):
     stitching_s: Number = None
     loss_s: Number = None
     solving_s: Number = None
+    preparing_s: Number = None
 
 
 class SearchRecord(Record):

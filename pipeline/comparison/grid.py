@@ -14,7 +14,7 @@ from pipeline.planning.plan import load_plan, planned_sparsity
 from pipeline.run_folder import RunFolder
 from pipeline.setup import open_folder
 from pipeline.training.recovery import shipped_accuracy
-from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
+from targets.errors import ArtifactError, ConfigError, RuntimeMissingError, SpeedupError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,13 @@ class GridRow:
     """What a combination gave, or why it gave nothing; the accuracy is that of the network that would ship.
 
     Args:
+        goal: what was asked, over dense in fp32 on the same runtime.
         ended: where it gave nothing, ``unreachable`` or ``failed``.
         exit_code: that a run of it alone would have ended with.
     """
 
     combination: Combination
+    goal: float | None = None
     measured_speedup: float | None = None
     loss: float | None = None
     accuracy: float | None = None
@@ -50,6 +52,11 @@ class GridRow:
     why_not: str = ""
     ended: str = ""
     exit_code: int = 0
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the network is as fast as was asked; rounds may run out before one is."""
+        return self.goal is not None and self.measured_speedup is not None and self.measured_speedup >= self.goal
 
     def to_json(self) -> dict[str, Any]:
         """With the combination's fields beside the others."""
@@ -114,13 +121,20 @@ def _share(combination: Combination, own: RunFolder, other: Combination, earlier
 def _row(combination: Combination, run: Run) -> GridRow:
     try:
         execute(run, "prune")
-    except (SpeedupError, RuntimeMissingError, ArtifactError, DataError) as error:  # the others can still be compared
+    except (
+        ConfigError,
+        SpeedupError,
+        RuntimeMissingError,
+        ArtifactError,
+        DataError,
+    ) as error:  # the others can still be compared
         run.reporter.warn(str(error))
         ended = "unreachable" if isinstance(error, SpeedupError) else "failed"
         return GridRow(combination, why_not=str(error), ended=ended, exit_code=error.exit_code)
     plan, record = load_plan(run.folder.file("plan.json"), run.units)
     return GridRow(
         combination,
+        goal=record["requested_speedup"],
         measured_speedup=record["measured_speedup"],
         loss=record["loss"],
         accuracy=shipped_accuracy(run),

@@ -16,10 +16,16 @@ ABOUT = (
 
 def grid_page(rows: Sequence[GridRow], metric: str) -> Summary:
     """The comparison as a page."""
-    reached = [row for row in rows if row.accuracy is not None]
+    measured = [row for row in rows if row.accuracy is not None]
+    reached = [row for row in measured if row.is_reached]
     best = {row.combination.speedup: row for row in sorted(reached, key=lambda row: row.accuracy or 0.0)}
     text = [ABOUT, *(f"{row.combination.name}: {row.why_not}" for row in rows if row.why_not)]
-    parts = (*((_chart(reached, metric),) if reached else ()), grid_table(rows, metric))
+    text += [
+        f"{row.combination.name} is slower than asked, {formatting.speedup(row.measured_speedup)}, and is no rival."
+        for row in measured
+        if not row.is_reached
+    ]
+    parts = (*((_chart(measured, metric),) if measured else ()), grid_table(rows, metric))
     return Summary(
         title="Comparison at the same measured latency",
         subtitle=f"{len(rows)} combinations",

@@ -1,17 +1,55 @@
 """AdaPrune as the authors of SPDY have it, kept for comparison: magnitude masks and Adam on each layer's weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from calibration.statistics import LayerStatistics, capture_inputs
 from pipeline.compression.criteria import magnitude_mask
+from pipeline.compression.database import UnitPlan
 from pipeline.compression.hessians import Mask, Matrix
+from pipeline.models.base import Unit
+from targets.levels import Level
 
+NAME = "adaprune"
+"""As a solver."""
 LEARNING_RATE = 1e-3
 PASSES = 10
 BATCH_SIZE = 32
+
+
+def adaprune_plans(
+    units: Sequence[Unit], levels: Sequence[Level], dense: nn.Module, batches: Iterable[Tensor]
+) -> dict[str, UnitPlan]:
+    """Unit → how AdaPrune makes its levels.
+
+    Args:
+        levels: dense and unstructured ones.
+        dense: the network that the units belong to.
+        batches: network inputs [n, …]; gone through once a unit.
+    """
+    sparsities = [level.amount for level in levels if level.amount > 0]
+
+    def plan(unit: Unit) -> UnitPlan:
+        return UnitPlan(levels, partial(_weights, dense, unit.members[0], batches, sparsities), (NAME,))
+
+    return {unit.name: plan(unit) for unit in units}
+
+
+def _weights(
+    dense: nn.Module,
+    name: str,
+    batches: Iterable[Tensor],
+    sparsities: Sequence[float],
+    _: LayerStatistics,
+    __: Matrix,
+) -> Iterator[Matrix]:
+    """Every level's weights [rows, d] of a layer, by what it sees in the dense network."""
+    layer, inputs = dense.get_submodule(name), capture_inputs(dense, name, batches)
+    return (weight for weight, _ in adaprune(layer, inputs, sparsities))
 
 
 def adaprune(layer: nn.Module, inputs: Tensor, sparsities: Sequence[float]) -> Iterator[tuple[Matrix, Mask]]:

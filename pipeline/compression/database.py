@@ -205,7 +205,7 @@ def compress_unit(
 
 def _check_settings(levels: Sequence[Level], criterion: str, solver: str, plans: Mapping[str, UnitPlan] | None) -> None:
     for chosen, known, kind in ((criterion, CRITERIA, "criterion"), (solver, SOLVERS, "solver")):
-        if chosen not in known:
+        if plans is None and chosen not in known:
             raise ConfigError(f"There is no {kind} {chosen!r}. Choose from {', '.join(known)}")
     if DENSE not in levels:
         raise ConfigError("The levels of a database must have dense among them")

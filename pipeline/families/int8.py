@@ -28,7 +28,7 @@ LARGEST_WEIGHT_WITHOUT_VNNI = 63
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Smallest and largest value of a tensor on the calibration set, zero among them."""
+    """Smallest and largest value of a tensor on the calibration set, zero among them unless it is a constant."""
 
     low: float
     high: float

@@ -39,10 +39,14 @@ def measure_ranges(path: Path, layers: Sequence[str], batches: Iterable[Feeds], 
     session = onnxruntime.InferenceSession(_with_extremes(graph, names), options, providers=["CPUExecutionProvider"])
     asked = [f"{name}.{kind}" for kind in ("min", "max") for name in names]
     found = np.stack([np.array(session.run(asked, batch), np.float64) for batch in batches])
-    lows = np.minimum(found[:, : len(names)].min(axis=0), 0.0)
-    highs = np.maximum(found[:, len(names) :].max(axis=0), 0.0)
-    spans = {name: Range(float(low), float(high)) for name, low, high in zip(names, lows, highs, strict=True)}
+    lows, highs = found[:, : len(names)].min(axis=0), found[:, len(names) :].max(axis=0)
+    spans = {name: _with_zero(float(low), float(high)) for name, low, high in zip(names, lows, highs, strict=True)}
     return Ranges({layer: LayerRanges(spans[a], spans[b]) for layer, (a, b) in tensors.items()}, largest, fixed)
+
+
+def _with_zero(low: float, high: float) -> Range:
+    """The range with zero in it; of a constant, a range of no width, which says so."""
+    return Range(low, high) if low == high else Range(min(low, 0.0), max(high, 0.0))
 
 
 def _with_extremes(graph: ExportedGraph, names: Sequence[str]) -> bytes:

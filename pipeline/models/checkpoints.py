@@ -16,16 +16,18 @@ _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".tar")
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path | None) -> dict[str, Tensor]:
     """The named tensors of a ``.safetensors`` or PyTorch file, floating-point ones as float32.
 
     A training checkpoint may hold them under ``state_dict`` or ``model``, and ``DataParallel`` may have put
     ``module.`` before the names.
 
     Raises:
-        ConfigError: there is no such file, or it is of another kind.
+        ConfigError: no file was given, there is none, or it is of another kind.
         ArtifactError: the file is corrupt, holds pickled classes, no named tensors, or values that are not finite.
     """
+    if path is None:
+        raise ConfigError("This model needs trained weights: give --weights a .safetensors, .pt or .pth file.")
     if not path.is_file():
         raise ConfigError(f"No weights at {path}: give --weights a .safetensors, .pt or .pth file.")
     if path.suffix == ".safetensors":

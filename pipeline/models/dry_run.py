@@ -1,8 +1,8 @@
 """Does what an adapter gives fit together? Tried on two samples, before hours of work rest on it."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from calibration.datasets import Batch, Split, Splits
+from calibration.errors import DataError
 from pipeline.models.base import Block, ModelAdapter, Unit
 from targets.errors import ConfigError, UserError
+
+Result = TypeVar("Result")
 
 
 def check_data(adapter: ModelAdapter, splits: Splits) -> None:
@@ -60,8 +63,12 @@ def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) ->
     modules = dict(network.named_modules())
     if strange := [name for name in adapter.blocks(network) if name not in modules]:
         raise _wrong(adapter, f"blocks() names modules that the network has not: {', '.join(strange)}")
-    units = {unit.name: unit for unit in adapter.units(network, torch.from_numpy(samples[:1]))}
-    for block in adapter.widths(network):
+    one = torch.from_numpy(samples[:1])
+    units = {unit.name: unit for unit in _called(adapter, "units() fails", adapter.units, network, one)}
+    blocks = _called(adapter, "widths() fails", adapter.widths, network)
+    if shared := _in_two_blocks(blocks):
+        raise _wrong(adapter, f"widths() has {', '.join(shared)} in two blocks: put the cuts of both into one")
+    for block in blocks:
         if problem := _problem(block, units, modules):
             raise _wrong(adapter, f"widths(), block {block.name}: {problem}")
 
@@ -109,14 +116,32 @@ def _outputs(adapter: ModelAdapter, network: nn.Module, *inputs: Tensor) -> Tens
     return outputs
 
 
-def _called(adapter: ModelAdapter, failing: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def called(adapter: ModelAdapter, failing: str, function: Callable[..., Result], *arguments: Any) -> Result:
+    """What a function of an adapter gives.
+
+    Args:
+        failing: what is said where it fails.
+
+    Raises:
+        ConfigError: it raised something that explains nothing to a user.
+    """
     try:
-        with torch.no_grad():
-            return function(*arguments)
-    except UserError:
+        return function(*arguments)
+    except (UserError, DataError, OSError, ImportError, MemoryError):  # these do
         raise
     except Exception as error:  # whatever the user's code raises
         raise _wrong(adapter, f"{failing}: {type(error).__name__}: {error}") from error
+
+
+def _called(adapter: ModelAdapter, failing: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    with torch.no_grad():
+        return called(adapter, failing, function, *arguments)
+
+
+def _in_two_blocks(blocks: Sequence[Block]) -> list[str]:
+    """Layers of more than one block: each of those would plan their widths for itself."""
+    layers = [name for block in blocks for name in dict.fromkeys(block.layers)]
+    return sorted({name for name in layers if layers.count(name) > 1})
 
 
 def _problem(block: Block, units: dict[str, Unit], modules: dict[str, nn.Module]) -> str | None:

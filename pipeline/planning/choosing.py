@@ -150,23 +150,24 @@ def _offer(run: Run) -> Offer:
 
 
 def _faster(run: Run, offer: Offer) -> tuple[Run, Offer]:
-    """The fastest plan that is predicted to hold the floor, as a run of its own; what there was, if there is none.
+    """The fastest plan that holds the floor, as a run of its own; what there was, if there is none.
 
     Floors are judged on the held-out split, as certificates judge them.
     """
     path, config = run.folder.file(FASTER), run.config
     key = digest("faster", file_digest(run.folder.file("plan.json")), config.min_accuracy, config.max_drop)
     run.folder.stage("faster", key, [path.name], lambda: write_json(path, {"schema": 1, "rows": _holding(run)}))
-    if not (rows := read_json(path)["rows"]):
-        return run, offer
-    speedup = round(rows[-1]["speedup"] * config.speedup / run.goal, 2)  # over what the request is over
-    run.reporter.say(f"{run.target.runtime}: about {speedup:g}x should hold the floor")
-    folder = RunFolder(run.folder.path.with_name(f"{run.folder.path.name}-{speedup:g}x"))
-    faster = prepare(run.config.model_copy(update={"speedup": speedup}), folder, run.reporter)
-    open_folder(faster)
-    share(folder, run.folder, ["probe", "dense", "calibrate", "database"])
-    found = _offer(faster)
-    return (faster, found) if found.holds else (run, offer)
+    for row in reversed(read_json(path)["rows"]):
+        speedup = round(row["speedup"] * config.speedup / run.goal, 2)  # over what the request is over
+        run.reporter.say(f"{run.target.runtime}: about {speedup:g}x should hold the floor")
+        folder = RunFolder(run.folder.path.with_name(f"{run.folder.path.name}-{speedup:g}x"))
+        faster = prepare(run.config.model_copy(update={"speedup": speedup}), folder, run.reporter)
+        open_folder(faster)
+        share(folder, run.folder, ["probe", "dense", "calibrate", "database"])
+        found = _offer(faster)
+        if found.holds:
+            return faster, found
+    return run, offer
 
 
 def _holding(run: Run) -> list[dict[str, Any]]:

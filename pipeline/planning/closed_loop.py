@@ -17,7 +17,7 @@ ACCEPTED = (0.016, 0.046)
 """Measured over requested, less one, with which a plan is taken."""
 QUIET = 0.005
 """Standard error of a solved plan's measurement up to which margins suffice. Where it is more, the certificate's
-interval will be wider too: by about twice the rest, by which the aim rises and what is accepted with it."""
+interval will be wider too: the aim rises by the rest, and what is accepted with it."""
 MOST_EXCESS = 0.03
 """The most by which they rise: no faster plan narrows an interval."""
 TABLE_NOISE = 0.5
@@ -93,6 +93,7 @@ def run_loop(
         SpeedupError: no plan reaches the request; says what the fastest one measured.
     """
     least, most = accepted or ACCEPTED
+    room = 0.0 if accepted else 1.0  # for a certificate's interval, where one is to come
     correction, excess = 1.0, _excess(TABLE_NOISE * _scatter(table))
     rounds: list[Round] = []
     for number in range(most_rounds):
@@ -111,13 +112,13 @@ def run_loop(
             on_round(this)
         excess = max(excess, _excess(measured.noise))
         over = this.measured_speedup / speedup - 1
-        is_over = least + excess <= over <= most + 2 * excess or _goes_in_circles(rounds)
+        is_over = least + room * excess <= over <= most + 2 * excess or _goes_in_circles(rounds)
         if number < REFITS:
             table = refit(table, [measured, *([] if is_over else nearby(table, proposal.choice))])
         correction = measured.relative * table.dense_s / table.predict(proposal.choice)
         if is_over:
             break
-    return _result(table, speedup * (1 + least + excess), rounds)
+    return _result(table, speedup * (1 + least + room * excess), rounds)
 
 
 def _scatter(table: LatencyTable) -> float:
@@ -128,7 +129,7 @@ def _scatter(table: LatencyTable) -> float:
 
 def _excess(noise: float) -> float:
     """By how much the aim rises where a solved plan's measurement has this standard error."""
-    return min(MOST_EXCESS, max(0.0, 2 * (noise - QUIET)))
+    return min(MOST_EXCESS, max(0.0, noise - QUIET))
 
 
 def _allocated(
@@ -159,8 +160,12 @@ def _result(table: LatencyTable, least_speedup: float, rounds: Sequence[Round]) 
     return LoopResult(taken.choice, taken.loss, taken.predicted_speedup, taken.measured_speedup, table, tuple(rounds))
 
 
-def unreachable(table: LatencyTable, speedup: float) -> SpeedupError:
-    """The error that says how fast the network can become here, and what binds it."""
+def unreachable(table: LatencyTable, speedup: float, runtimes: Sequence[str] = ()) -> SpeedupError:
+    """The error that says how fast the network can become here, and what binds it.
+
+    Args:
+        runtimes: others that may do better, in words.
+    """
     fastest = table.costs().argmin(axis=1)
     best = max([table.speedup(tuple(int(i) for i in fastest)), *(1 / plan.relative for plan in table.measurements)])
     measured = max((1 / plan.relative for plan in table.measurements), default=1.0)
@@ -169,5 +174,5 @@ def unreachable(table: LatencyTable, speedup: float) -> SpeedupError:
         f"{speedup:g}x is unreachable here: the fastest plan measured gives {measured:.2f}x, the fastest that the "
         f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no "
         f"level changes them.\n{f'Lower --speedup to at most {least:.2f}, or try' if least > 1 else 'Try'} a larger "
-        "--batch-size or another --runtime."
+        f"--batch-size or another --runtime{': ' * bool(runtimes)}{', '.join(runtimes)}."
     )

@@ -40,6 +40,7 @@ class EvaluationCosts:
     """What the evaluations of a search took.
 
     Args:
+        waited_s: seconds that the search waited for evaluations.
         plans: different plans that were looked at.
         batches_run: batches that plans saw.
         batches_whole: that they would have seen without early rejection.
@@ -50,6 +51,7 @@ class EvaluationCosts:
         blocks_reused: blocks whose outputs were taken over from the plan before.
     """
 
+    waited_s: float = 0.0
     plans: int = 0
     batches_run: int = 0
     batches_whole: int = 0
@@ -65,9 +67,8 @@ class EvaluationCosts:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def to_json(self) -> dict[str, float]:
-        """Everything, and the plans a second of these three."""
-        seconds = self.stitching_s + self.network_s + self.loss_s
-        return asdict(self) | {"plans_a_second": self.plans / seconds if seconds else 0.0}
+        """Everything, and the plans a second."""
+        return asdict(self) | {"plans_a_second": self.plans / self.waited_s if self.waited_s else 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +167,11 @@ class CandidateLosses:
     ) -> None:
         self._log, self._seen = log, set[Plan]()
         self._sizes = candidates.batch_sizes
-        self._elsewhere = None
-        if workers is not None and not workers.is_here:
+        if workers is None or workers.is_here:
+            self._runner: _Here | _Elsewhere = _Here(candidates)
+        else:
             assert shared is not None, "workers need a folder that they share"
-            self._elsewhere = _Elsewhere(candidates, workers, shared)
-        self.here = CandidateNetwork(candidates)
+            self._runner = _Elsewhere(candidates, workers, shared)
         self.costs = EvaluationCosts()
         self._complete: dict[float, list[float]] = {}  # mean loss of a plan → its sums
 
@@ -182,24 +183,20 @@ class CandidateLosses:
         1997, with Student's t). It then gets a bound above the limit, or the next number after it: no more was proven,
         so that a later search with a higher limit asks again. Batches that workers did beyond that decide nothing.
         """
+        start = time.perf_counter()
         count = max(1, round(share * len(self._sizes)))
         sums = {plan: list(self._log[_name(plan)]) if _name(plan) in self._log else [] for plan in plans}
         known = {plan: len(parts) for plan, parts in sums.items()}
         self._count([plan for plan in sums if known[plan] < count])
-        if self._elsewhere is not None:
-            self._spread(sums, range(count), self._elsewhere)
-        for number in range(count):
-            hopeful = [
-                p for p, parts in sums.items() if len(parts) == number and self._judged(parts, limit, count) is None
-            ]
-            if hopeful:
-                losses, costs = self.here.run(number, hopeful)
-                self.costs.add(costs)
-                for plan, loss in zip(hopeful, losses, strict=True):
+        while hopeful := [p for p, parts in sums.items() if self._judged(parts[:count], limit, count) is None]:
+            missing = _next_batches({plan: len(sums[plan]) for plan in hopeful}, count, self._runner.at_once)
+            for number, losses in self._runner.run(missing, self.costs).items():
+                for plan, loss in zip(missing[number], losses, strict=True):
                     sums[plan].append(loss)
         for plan, parts in sums.items():
             if len(parts) > known[plan]:
                 self._log.add(_name(plan), parts)
+        self.costs.waited_s += time.perf_counter() - start
         return [self._loss(sums[plan][:count], limit, count) for plan in plans]
 
     def _loss(self, parts: Sequence[float], limit: float, count: int) -> float:
@@ -237,19 +234,48 @@ class CandidateLosses:
         proven = np.flatnonzero(mean[1:] > stats.t.ppf(1 - SLIP, n[1:] - 1) * np.sqrt(variance / n[1:]))
         return int(proven[0]) + 1 if len(proven) else None
 
-    def _spread(self, sums: Mapping[Plan, list[float]], numbers: range, elsewhere: "_Elsewhere") -> None:
-        """Have workers do every batch that is missing, all at once."""
-        missing = {number: [plan for plan, parts in sums.items() if len(parts) <= number] for number in numbers}
-        found = elsewhere.run(missing, self.costs)
-        for number, plans in missing.items():
-            for plan in plans:
-                sums[plan].append(found[number, plan])
-
     def _count(self, plans: Sequence[Plan]) -> None:
         new = set(plans) - self._seen
         self._seen |= new
         self.costs.plans += len(new)
         self.costs.batches_whole += len(new) * len(self._sizes)
+
+
+def _next_batches(seen: Mapping[Plan, int], count: int, at_once: int) -> dict[int, list[Plan]]:
+    """Numbers of batches in ascending order → plans that see them next.
+
+    Plans see them in step, those that lag behind first; a few plans alone see several, so that all workers have one.
+
+    Args:
+        seen: plan → batches that it has seen, from the first on.
+        count: of batches.
+        at_once: batches of plans that can be run at a time.
+    """
+    first = min(seen.values())
+    behind = [plan for plan, number in seen.items() if number == first]
+    depth = max(1, at_once // len(behind))
+    return dict.fromkeys(range(first, min(first + depth, count)), behind)
+
+
+Sums = dict[int, list[float]]
+"""Number of a batch → sums of its plans' losses, in their order."""
+
+
+class _Here:
+    """Runs batches of plans in this process."""
+
+    at_once = 1
+
+    def __init__(self, candidates: Candidates) -> None:
+        self._network = CandidateNetwork(candidates)
+
+    def run(self, missing: Mapping[int, Sequence[Plan]], costs: EvaluationCosts) -> Sums:
+        """Sums of the plans' losses over their batches."""
+        found: Sums = {}
+        for number, plans in missing.items():
+            found[number], own = self._network.run(number, plans)
+            costs.add(own)
+        return found
 
 
 class _Elsewhere:
@@ -259,14 +285,19 @@ class _Elsewhere:
         content = cloudpickle.dumps(candidates)  # adapters and networks of the user's own may hold local functions
         self._sha256 = hashlib.sha256(content).hexdigest()
         self._path = shared.resolve() / f"candidates-{self._sha256}.pickle"
-        if not self._path.exists():
-            write_atomically(self._path, content)
+        write_atomically(self._path, content)
+        for earlier in set(self._path.parent.glob("candidates-*.pickle")) - {self._path}:  # of searches that are over
+            earlier.unlink(missing_ok=True)
         self._workers = workers
 
-    def run(self, missing: Mapping[int, Sequence[Plan]], costs: EvaluationCosts) -> dict[tuple[int, Plan], float]:
-        """Sum of every plan's losses over every batch that it misses."""
-        total = sum(len(plans) for plans in missing.values())
-        size = max(1, total // self._workers.count)
+    @property
+    def at_once(self) -> int:
+        """As many as there are workers."""
+        return self._workers.count
+
+    def run(self, missing: Mapping[int, Sequence[Plan]], costs: EvaluationCosts) -> Sums:
+        """Sums of the plans' losses over their batches."""
+        size = max(1, sum(len(plans) for plans in missing.values()) // self._workers.count)
         parts: dict[str, tuple[int, list[Plan]]] = {}
         for number, plans in missing.items():
             ordered = sorted(plans)  # neighbours share work
@@ -276,31 +307,42 @@ class _Elsewhere:
         found: dict[tuple[int, Plan], float] = {}
         for name, (losses, own) in self._workers.compute(run_batch, tasks):
             costs.add(own)
-            number, plans = parts[name]
-            found |= {(number, plan): loss for plan, loss in zip(plans, losses, strict=True)}
-        return found
+            number, ordered = parts[name]
+            found |= {(number, plan): loss for plan, loss in zip(ordered, losses, strict=True)}
+        return {number: [found[number, plan] for plan in plans] for number, plans in missing.items()}
 
 
-_loaded = threading.local()
-"""The network that a worker's thread has made of the last file."""
+_idle: dict[str, list[CandidateNetwork]] = {}
+"""Hash of the last file → the networks that a worker's threads have made of it, those that are not running."""
+_idle_lock = threading.Lock()
 
 
 def run_batch(path: str, sha256: str, number: int, plans: Sequence[Plan]) -> tuple[list[float], EvaluationCosts]:
     """A worker's task: `CandidateNetwork.run` for the candidates in a file of this hash."""
-    if getattr(_loaded, "sha256", None) != sha256:
-        content = Path(path).read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256:  # before anything in it runs
-            raise ArtifactError(f"{path} was altered. Delete it and search again")
-        try:
-            candidates = pickle.loads(content)
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"A worker cannot import {error.name}, which the network comes from: start workers with its folder on "
-                "PYTHONPATH."
-            ) from error
-        _loaded.network, _loaded.sha256 = CandidateNetwork(candidates), sha256
-    network: CandidateNetwork = _loaded.network
-    return network.run(number, plans)
+    with _idle_lock:
+        if sha256 not in _idle:
+            _idle.clear()
+        waiting = _idle.setdefault(sha256, [])
+        network = waiting.pop() if waiting else None
+    network = network or CandidateNetwork(_read_candidates(Path(path), sha256))
+    found = network.run(number, plans)
+    with _idle_lock:
+        waiting.append(network)
+    return found
+
+
+def _read_candidates(path: Path, sha256: str) -> Candidates:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:  # before anything in it runs
+        raise ArtifactError(f"{path} was altered. Delete it and search again")
+    try:
+        candidates: Candidates = pickle.loads(content)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"A worker cannot import {error.name}, which the network comes from: start workers with its folder on "
+            "PYTHONPATH."
+        ) from error
+    return candidates
 
 
 def _name(plan: Plan) -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Sequence
 
+from pipeline.compression.adaprune import NAME as ADAPRUNE
 from pipeline.context import Run
 from pipeline.planning.promises import promised
 from profilers.probe import RuntimeCapability
 from targets.environments import MANAGED
-from targets.errors import SpeedupError
+from targets.errors import ConfigError, SpeedupError
 from targets.registry import RuntimeInfo
 
 
@@ -42,6 +43,22 @@ def require_levels(run: Run) -> None:
             f"{run.adapter.name} is known to shrink. Give its adapter widths() (docs/your-model.md), or ask for "
             "other --families, such as int8, or for a runtime that gains from zeros."
         )
+
+
+def require_fitting_methods(run: Run) -> None:
+    """Stop where what was asked for cannot make or choose the run's levels.
+
+    Raises:
+        ConfigError: it knows single weights alone, and there are levels that do not remove any.
+    """
+    asked = {"--allocator global-magnitude": run.config.allocator == "global-magnitude"}
+    asked |= {"--solver adaprune": run.config.solver == ADAPRUNE}
+    for flag, is_asked in asked.items():
+        if is_asked and not run.only_unstructured:
+            raise ConfigError(
+                f"{flag} is for single weights alone, and the levels here are {', '.join(run.families)}: ask for "
+                f"--families unstructured, or for another {flag.split()[0]}."
+            )
 
 
 def _ways_out(capability: RuntimeCapability, asked: Collection[str], installed: Sequence[RuntimeInfo]) -> str:

@@ -49,7 +49,7 @@ Masks = Mapping[str, NDArray[np.bool_]]
 
 def plan_log(run: Run) -> Log:
     """Every measurement of plans in this run's folder, by its host, runtime, network and levels."""
-    key = digest("plans, several processes each", run.host_key, run.model_key, [level.key for level in run.levels])
+    key = digest("plans, several processes each", run.host_key, run.model_key, run.units_key)
     return Log(run.folder.file(LOG), key)
 
 

@@ -71,7 +71,7 @@ class Searcher:
         self._memory = LossMemory()
         self.coefficients = coefficients
         self._choice = start
-        self._seconds = 0.0
+        self._seconds = self._preparing_s = 0.0
         self.trace: list[TraceRow] = []
         self._on_evaluation = on_evaluation
         self._database = database
@@ -79,13 +79,16 @@ class Searcher:
     @cached_property
     def losses(self) -> CandidateLosses:
         """What candidates are judged by; made once an allocator asks, as it holds the samples and the dense outputs."""
+        start = time.perf_counter()
         run, samples = self._run, judging_samples(self._run)
         key = digest("losses by batch", run.database_key, run.calibration.sha256, samples, JUDGING_BATCHES)
         log = Log(run.folder.file("evaluations.jsonl"), key)
         shared = run.folder.file("shared")
         if not run.workers.is_here:
             shared.mkdir(exist_ok=True)
-        return CandidateLosses(candidates_of(run, self._database), log, run.workers, shared)
+        losses = CandidateLosses(candidates_of(run, self._database), log, run.workers, shared)
+        self._preparing_s = time.perf_counter() - start
+        return losses
 
     def _losses(self, plans: Sequence[Plan], limit: float, share: float = 1.0) -> list[float]:
         return self.losses(plans, limit, share)
@@ -118,10 +121,16 @@ class Searcher:
         return Proposal(self._choice, allocation.loss)
 
     def effort(self) -> dict[str, float]:
-        """Seconds of all searches so far, by what they went into, and how the evaluations were spared."""
+        """Seconds of all searches so far, by what they went into, and how the evaluations were spared.
+
+        What workers did at the same time counts as the time in which the search waited for it.
+        """
         costs = (self.losses.costs if "losses" in self.__dict__ else EvaluationCosts()).to_json()
-        parts = ("stitching_s", "network_s", "loss_s")
-        return costs | {"seconds": self._seconds, "solving_s": self._seconds - sum(costs[part] for part in parts)}
+        parts = {name: costs[name] for name in ("stitching_s", "network_s", "loss_s")}
+        at_once = sum(parts.values()) / costs["waited_s"] if costs["waited_s"] else 1.0
+        solving_s = self._seconds - self._preparing_s - costs["waited_s"]
+        spent = {"seconds": self._seconds, "preparing_s": self._preparing_s, "solving_s": solving_s}
+        return costs | {name: seconds / max(1.0, at_once) for name, seconds in parts.items()} | spent
 
     @cached_property
     def _stitched(self) -> tuple[nn.Module, Stitcher]:

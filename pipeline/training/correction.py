@@ -16,6 +16,7 @@ from calibration.calibration_set import CalibrationBatches, CalibrationSamples
 from calibration.padding import real_positions
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import block_error, captured
+from pipeline.training.chance import seed_layers
 from pipeline.training.masks import Masks, apply_masks
 from pipeline.training.schedule import cosine_lr
 from targets.errors import ArtifactError
@@ -224,6 +225,7 @@ def _learn(
     with channels_last(model, dense), captured(model, blocks) as ours, captured(dense, blocks) as theirs:
         for number in range(len(state.history), settings.passes):
             sums: list[tuple[float, float]] = []
+            seed_layers(settings.seed, number)
             for positions in np.array_split(rng.permutation(learnt), batches):
                 now = time.monotonic()
                 started = started or now - state.learning_s

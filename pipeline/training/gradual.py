@@ -21,6 +21,7 @@ from calibration.datasets import Split
 from calibration.padding import real_positions
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import Outputs, block_error, captured
+from pipeline.training.chance import seed_layers
 from pipeline.training.masks import Masks, apply_masks, magnitude_mask, planned_mask, sparsity
 from pipeline.training.schedule import cosine_lr, cubic_sparsity
 from targets.errors import ArtifactError
@@ -237,6 +238,7 @@ class _Trainer:
         self._follow_schedules()
         inputs, labels = self._batch()
         self._model.train()
+        seed_layers(self._settings.seed, self.step, self._accelerator.process_index)
         with torch.no_grad(), fast_autocast(inputs.device.type):
             dense_outputs = self._dense(inputs)
         with self._goal.arithmetic() if self.step >= self._growing else nullcontext():

@@ -153,8 +153,13 @@ def _matched(
 
 
 def _correct_layers(run: Run, network: nn.Module, layers: Sequence[str], batches: Iterable[Tensor]) -> None:
+    weights = run.config.layer_correction == "sequential"
+    if not weights:
+        layers = [name for name in layers if getattr(network.get_submodule(name), "bias", None) is not None]
+        if not layers:
+            run.reporter.warn("--layer-correction bias changes nothing: no layer of the plan has a bias")
+            return
     with run.reporter.task("correcting layers", len(layers)) as task:
-        weights = run.config.layer_correction == "sequential"
         correct_layers(
             network, run.dense, layers, batches, weights, progress=lambda done, name: task.update(done, name)
         )

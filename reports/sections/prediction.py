@@ -103,6 +103,7 @@ def _effort_rows(effort: Effort) -> list[tuple[str, str]]:
     parts = {
         "running the network": effort.network_s,
         "budget programs": effort.solving_s,
+        "preparing": effort.preparing_s,
         "stitching": effort.stitching_s,
         "judging outputs": effort.loss_s,
     }

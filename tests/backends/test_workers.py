@@ -1,3 +1,4 @@
+import math
 import threading
 from dataclasses import replace
 
@@ -6,7 +7,7 @@ import pytest
 
 from pipeline.backends.workers import Workers
 from pipeline.compression.database import Database
-from pipeline.planning.evaluation import CandidateLosses
+from pipeline.planning.evaluation import CandidateLosses, CandidateNetwork
 from pipeline.run_folder import Log
 from pipeline.search.evolution import Ladders, evolve
 from pipeline.search.spdy import Knobs, search
@@ -76,6 +77,41 @@ def test_same_seed_same_plan_on_every_backend(built, tmp_path, backend):
     there = best_plans(built, tmp_path / "there", Workers(backend, count=2), tmp_path)
     assert there[:2] == here[:2]
     assert there[2] == pytest.approx(here[2], rel=1e-4)
+
+
+def test_workers_are_spared_what_this_process_would_be(built, tmp_path):
+    hopeless, gentle = (len(LEVELS) - 1,) * len(UNITS), (0,) * (len(UNITS) - 1) + (1,)
+    runs = []
+    for name, workers in (("here", None), ("there", Workers("threading", count=2))):
+        small = replace(candidates(built), batch_size=8)
+        losses = CandidateLosses(small, Log(tmp_path / name, "key"), workers, tmp_path)
+        (limit,) = losses([gentle], math.inf)
+        assert losses([hopeless], limit)[0] > limit
+        runs.append(losses.costs.batches_run)
+    here, there = runs
+    assert here < 16 + 16
+    assert here <= there <= here + 1
+
+
+def test_threads_make_a_network_each_and_no_more(built, tmp_path, monkeypatch):
+    made = []
+
+    class Counted(CandidateNetwork):
+        def __init__(self, candidates):
+            made.append(1)
+            super().__init__(candidates)
+
+    monkeypatch.setattr("pipeline.planning.evaluation.CandidateNetwork", Counted)
+    losses = CandidateLosses(candidates(built), Log(tmp_path / "log", "key"), Workers("threading", count=2), tmp_path)
+    for level in range(1, len(LEVELS)):
+        losses([(level,) * len(UNITS)], math.inf)
+    assert 1 <= len(made) <= 2
+
+
+def test_a_later_search_leaves_no_earlier_candidates_behind(built, tmp_path):
+    for inputs_of in (candidates(built), replace(candidates(built), batch_size=8)):
+        CandidateLosses(inputs_of, Log(tmp_path / "log", "key"), Workers("threading", count=1), tmp_path)
+    assert len(list(tmp_path.glob("candidates-*.pickle"))) == 1
 
 
 def test_workers_refuse_a_file_that_was_altered(built, tmp_path):

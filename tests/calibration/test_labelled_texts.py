@@ -30,6 +30,14 @@ def test_texts_are_padded_cut_and_labelled(tmp_path, encoder):
     assert train.digest(0) != train.digest(1)
 
 
+def test_numbers_that_are_the_classes_names_are_no_places_among_them(tmp_path, encoder):
+    stars = ("1", "2", "3")
+    train, _ = labelled_splits(_write(tmp_path, "text,label\nfox,3\ndog,1\n", "text,label\na,2\n"), encoder, stars)
+    assert train.labels.tolist() == [2, 0]
+    with pytest.raises(DataError, match=r"labels 0, which.*write these names, or give --weights"):
+        labelled_splits(_write(tmp_path, "text,label\nfox,0\n", "text,label\na,2\n"), encoder, stars)
+
+
 def test_pairs_of_texts_share_a_sequence(tmp_path, encoder):
     train, _ = labelled_splits(
         _write(tmp_path, "text,text2,label\nfox,dog,0\ndog,fox,1\nfox,a dog,1\n"), encoder, NAMES

@@ -11,7 +11,7 @@ from pipeline.run_folder import RunFolder, read_json
 from pipeline.setup import prepare
 from reports.html import render_html
 from reports.markdown import render_markdown
-from targets.errors import ArtifactError, RuntimeMissingError, SpeedupError
+from targets.errors import ArtifactError, ConfigError, RuntimeMissingError, SpeedupError
 
 
 def test_every_combination_once_with_shared_work_side_by_side():
@@ -28,7 +28,7 @@ def test_every_combination_once_with_shared_work_side_by_side():
 
 def rows() -> list[GridRow]:
     reached = [
-        GridRow(Combination(speedup, allocator, "obs", "auto"), speedup + 0.06, 0.01, accuracy, 0.8, 200)
+        GridRow(Combination(speedup, allocator, "obs", "auto"), speedup, speedup + 0.06, 0.01, accuracy, 0.8, 200)
         for speedup, allocator, accuracy in ((2.0, "spdy", 0.97), (2.0, "uniform", 0.95), (3.0, "spdy", 0.93))
     ]
     nothing = Combination(3.0, "uniform", "obs", "auto")
@@ -56,6 +56,14 @@ def test_page_tells_every_row_the_best_ones_and_why_one_is_missing():
         assert text in markdown
 
 
+def test_a_network_that_is_slower_than_asked_is_never_the_best():
+    slow = GridRow(Combination(3.0, "uniform", "obs", "auto"), 3.0, 2.9, 0.001, 0.99, 0.5, 10)
+    page = grid_page([*rows()[:3], slow], "top-1 accuracy")
+    assert [figure.value for figure in page.key_figures] == ["97.00%", "93.00%"]
+    assert "3x-uniform-obs-auto is slower than asked, 2.90x" in render_markdown(page)
+    assert page.headline == "3 of 4 combinations reach their speedup"
+
+
 def test_a_page_without_any_network_still_says_why():
     nothing = [dataclasses.replace(rows()[3])]
     page = grid_page(nothing, "top-1 accuracy")
@@ -70,6 +78,7 @@ def test_a_page_without_any_network_still_says_why():
         (RuntimeMissingError("the engine failed"), "failed"),
         (ArtifactError("not finite"), "failed"),
         (DataError("not a number"), "failed"),
+        (ConfigError("for single weights alone"), "failed"),
     ],
 )
 def test_a_combination_that_fails_leaves_the_others(tmp_path, monkeypatch, error, ended):

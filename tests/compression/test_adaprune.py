@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from calibration.statistics import collect_statistics
-from pipeline.compression.adaprune import adaprune
+from pipeline.compression.adaprune import adaprune, adaprune_plans
 from pipeline.compression.hessians import reconstruction_error
 from pipeline.compression.solvers import least_squares
 
@@ -35,3 +36,12 @@ def test_between_masking_and_least_squares_on_its_own_mask(layer, shape):
     assert torch.equal(layer.weight, before)
     assert layer.weight.grad is None
     assert layer.bias.grad is None
+
+
+def test_as_a_solver_it_fills_a_database_whose_errors_least_squares_beats(job, tmp_path, database, levels):
+    batches = list(torch.randn(64, 3, 6, 6).split(32))
+    built = job.build(tmp_path, plans=adaprune_plans(job.units, levels, job.model, batches))
+    made = adaprune(job.model[0], torch.cat(batches), [level.amount for level in levels[1:]])
+    for level, (weight, _) in zip(levels[1:], made, strict=True):
+        np.testing.assert_allclose(built.get("unit 0", level)[0].reshape(weight.shape), weight, rtol=1e-6)
+    assert (built.errors()[:, 1:] > database.errors()[:, 1:]).all()

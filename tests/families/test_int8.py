@@ -110,10 +110,11 @@ def test_int8_at_some_layers_leaves_the_others_alone(resnet: Exported, tmp_path)
     assert np.abs(outputs - dense).max() < 0.05 * np.abs(dense).max()
 
 
-def test_constant_activations_are_refused_with_a_way_out(resnet: Exported, tmp_path) -> None:
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_constant_activations_are_refused_with_a_way_out(resnet: Exported, tmp_path, value: float) -> None:
     from pipeline.exporting.export import PlanPatcher
 
-    blank = {"input": np.zeros_like(resnet.inputs)}
+    blank = {"input": np.full_like(resnet.inputs, value)}
     ranges = measure_ranges(resnet.path, layers_of(resnet), [blank], LARGEST)
     with pytest.raises(ConfigError, match=r"conv1 constant[\s\S]*--families channel"):
         PlanPatcher(resnet.path, resnet.units, ranges).write({"conv1": INT8}, tmp_path / "int8.onnx")

@@ -11,7 +11,8 @@ from torch import nn
 
 from calibration.datasets import Split, Splits, load_splits
 from pipeline.models.base import Block, Cut
-from pipeline.models.dry_run import check_data, try_out, try_training
+from pipeline.models.checkpoints import read_weights
+from pipeline.models.dry_run import called, check_data, try_out, try_training
 from targets.errors import ConfigError
 from tests.training.networks import ADAPTER, DATA, dense_network
 
@@ -57,6 +58,9 @@ def first_width() -> Block:
         ({"feeds": lambda samples: {"x": samples[:, :, :4, :4], "y": samples}}, "the network fails on 2 training"),
         ({"widths": lambda _: [with_count(5)]}, "reads [0-9]+ channels, not 5 groups of 1"),
         ({"widths": lambda _: [written_by("linear")]}, "linear writes [0-9]+ channels, not [0-9]+ groups of 1"),
+        ({"widths": lambda _: [first_width(), replace(first_width(), name="again")]}, "in two blocks: put the cuts"),
+        ({"widths": lambda _: failing()}, r"widths\(\) fails: IndexError: no such class"),
+        ({"units": lambda *_: failing()}, r"units\(\) fails: IndexError: no such class"),
     ],
 )
 def test_what_does_not_is_named(changes: dict[str, Any], words: str) -> None:
@@ -85,6 +89,15 @@ def test_what_training_would_stumble_over_is_named(changes: dict[str, Any], word
     try_training(adapter(**right), dense_network(), batch)
     with pytest.raises(ConfigError, match=words):
         try_training(adapter(**right | changes), dense_network(), batch)
+
+
+def test_what_an_adapter_stumbles_over_is_said_with_its_method_and_what_explains_itself_passes() -> None:
+    with pytest.raises(ConfigError, match=r"load_data\(\) fails: IndexError: no such class.\nSee docs/your-model.md"):
+        called(adapter(), "load_data() fails", failing)
+    with pytest.raises(ConfigError, match=r"^This model needs trained weights: give --weights"):
+        called(adapter(), "load() fails", read_weights, None)
+    with pytest.raises(FileNotFoundError):
+        called(adapter(), "load_data() fails", open, "nowhere")
 
 
 def with_count(count: int) -> Block:

@@ -47,7 +47,7 @@ class Stages:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     made = prepare(RunConfig(speedup=2, runtime="onnxruntime"), RunFolder(tmp_path / "run"), Reporter(quiet=True))
     made.runtime = made.candidates[0]
-    made.__dict__["model_key"] = "a network"  # computing it loads one
+    made.__dict__ |= {"model_key": "a network", "units_key": "its units"}  # computing them loads one
     monkeypatch.setattr(made, "check_inputs", lambda: None)
     monkeypatch.setattr(pipeline.execution, "outcome", lambda *_: {"status": "missed", "exit_code": 3})
     monkeypatch.setattr(pipeline.execution, "follow_stage", lambda _, __, name, work: work())
@@ -108,7 +108,7 @@ def test_what_was_aimed_at_twice_is_lowered_step_by_step_to_the_goal(run: Run, m
     assert made.aims == [2.08, 2.04, 2.0]
 
 
-@pytest.mark.parametrize("changed", ["host_key", "model_key"])
+@pytest.mark.parametrize("changed", ["host_key", "model_key", "units_key"])
 def test_another_host_or_network_aims_at_the_goal(run: Run, changed: str) -> None:
     run.folder.path.mkdir()
     run.aims.raise_to(2.04)

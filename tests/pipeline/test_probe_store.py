@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.probe_store import MOST_AGE_S, ProbeStore
+from pipeline.probing import other_runtimes
 from profilers.probe import ProbeRow, RuntimeCapability
 from targets.registry import RuntimeInfo, get_runtime
 from targets.target import Target
+from tests.opened_runs import opened_run
 
 TARGET = Target(name="auto", vendor="any", runtime=None, threads=2, batch_size=64)
 GAINING = RuntimeCapability(
@@ -72,3 +74,14 @@ def test_a_cache_that_cannot_be_written_keeps_nothing_and_stops_nobody(tmp_path:
     store = ProbeStore(tmp_path / "file" / "probes", "host", TARGET)
     store.keep(info, GAINING)
     assert store.find(info) is None
+
+
+def test_other_runtimes_are_told_with_what_they_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.probing.cache_home", lambda: tmp_path / "cache")
+    run = opened_run(tmp_path / "run", runtime="openvino")
+    (told,) = [text for text in other_runtimes(run) if text.startswith("onnxruntime")]
+    assert told == "onnxruntime (channel, int8)"
+    ProbeStore(tmp_path / "cache" / "probes", run.host.id, run.target).keep(get_runtime("onnxruntime"), GAINING)
+    (told,) = [text for text in other_runtimes(run) if text.startswith("onnxruntime")]
+    assert told == "onnxruntime (2.00x at half to a quarter of the channels in the probe)"
+    assert not any(text.startswith("openvino") for text in other_runtimes(run))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.planning.gains import require_gain
+from pipeline.planning.gains import require_fitting_methods, require_gain
 from profilers.probe import ProbeRow, RuntimeCapability
-from targets.errors import SpeedupError
+from targets.errors import ConfigError, SpeedupError
 from tests.opened_runs import opened_run
 
 
@@ -22,3 +22,13 @@ def test_where_the_family_asked_for_gains_nothing_those_that_do_are_named(tmp_pa
     assert "--runtime openvino (channel, int8)" in said
     assert "deepsparse" in said
     assert "--runtime onnxruntime" not in said
+
+
+@pytest.mark.parametrize("asked", [{"allocator": "global-magnitude"}, {"solver": "adaprune"}])
+def test_what_knows_single_weights_alone_is_refused_before_anything_is_measured(
+    tmp_path: Path, asked: dict[str, str]
+) -> None:
+    run = opened_run(tmp_path / "run", families="int8", **asked)
+    flag = f"--{' '.join(next(iter(asked.items())))}"
+    with pytest.raises(ConfigError, match=f"{flag} is for single weights alone, and the levels here are int8"):
+        require_fitting_methods(run)

@@ -79,6 +79,17 @@ def test_zeros_come_first_and_other_families_where_zeros_gain_nothing() -> None:
     assert Capability("host", {}, (noisy, wide)).best() == wide
 
 
+def test_the_best_runtime_is_that_of_the_families_asked_for() -> None:
+    def of(name: str, channel: float, int8: float) -> RuntimeCapability:
+        rows = (ProbeRow("c", 0.75, 0.001, channel, family="channel"), ProbeRow("c", 0.75, 0.001, int8, family="int8"))
+        return RuntimeCapability(name, "1", ("channel", "int8"), "", rows)
+
+    narrow, quantised = of("narrow", 3.4, 0.9), of("quantised", 2.9, 2.5)
+    capability = Capability("host", {}, (narrow, quantised))
+    assert capability.best() == narrow
+    assert capability.best(("int8",)) == quantised
+
+
 def test_a_runtime_that_seems_to_gain_nothing_is_looked_at_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

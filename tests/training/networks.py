@@ -37,6 +37,16 @@ def dense_network() -> nn.Module:
     return copy.deepcopy(_trained())
 
 
+def with_dropout(model: nn.Module) -> nn.Module:
+    """The same network, whose second block sees a tenth of its inputs as zeros while it trains."""
+
+    def drop(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        return nn.functional.dropout(inputs[0], 0.1, module.training)
+
+    model.get_submodule(BLOCKS[1]).register_forward_pre_hook(drop)
+    return model
+
+
 def pruned_network(amount: float) -> tuple[nn.Module, dict[str, Tensor]]:
     """The same with every unit pruned by magnitude, and the masks."""
     model = dense_network()

@@ -14,7 +14,7 @@ from pipeline.training import correction
 from pipeline.training.correction import CorrectionSettings, match_outputs
 from pipeline.training.masks import nonzero_masks
 from targets.errors import ArtifactError
-from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network, pruned_network
+from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network, pruned_network, with_dropout
 
 SAMPLES = CalibrationSamples(DATA.train, np.arange(128))
 INPUTS = SAMPLES[:]
@@ -97,6 +97,11 @@ class KilledError(Exception):
     """Something from outside ends it."""
 
 
+def dropping_network():
+    model, masks = pruned_network(0.8)
+    return with_dropout(model), masks
+
+
 @pytest.mark.parametrize("damage", [False, True])
 def test_an_interrupted_correction_goes_on_and_ends_in_the_same_network(monkeypatch, tmp_path, damage):
     monkeypatch.setattr(correction, "CHECKPOINT_S", 0.0)
@@ -107,14 +112,14 @@ def test_an_interrupted_correction_goes_on_and_ends_in_the_same_network(monkeypa
             raise KilledError
 
     with pytest.raises(KilledError):
-        _correct(*pruned_network(0.8), progress=kill, checkpoint=path)
+        _correct(*dropping_network(), progress=kill, checkpoint=path)
     if damage:
         path.write_bytes(path.read_bytes()[:1000])
-    model, masks = pruned_network(0.8)
+    model, masks = dropping_network()
     record = _correct(model, masks, progress=lambda entry, _: seen.append(entry.number), checkpoint=path)
     assert seen == list(range(0 if damage else 5, 8))
     assert [entry.number for entry in record.history] == list(range(8))
-    whole, masks = pruned_network(0.8)
+    whole, masks = dropping_network()
     _correct(whole, masks)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name

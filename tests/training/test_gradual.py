@@ -14,7 +14,7 @@ from pipeline.training.blocks import block_error, captured
 from pipeline.training.gradual import Goal, GradualSettings, gradual_prune
 from pipeline.training.masks import column_masks, nonzero_masks
 from targets.errors import ArtifactError
-from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network
+from tests.training.networks import ADAPTER, BLOCKS, DATA, UNITS, dense_network, with_dropout
 
 PLAN = {unit: 0.3 + 0.1 * i for i, unit in enumerate(UNITS)}
 SETTINGS = GradualSettings(epochs=4, batch_size=32, mask_interval=4, checkpoint_s=0.0)
@@ -100,12 +100,12 @@ def test_an_interrupted_run_resumes_to_the_identical_network(tmp_path, stop_at):
         if report.step == stop_at:
             raise KeyboardInterrupt
 
-    whole = dense_network()
+    whole = with_dropout(dense_network())
     straight = _prune(whole)
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(KeyboardInterrupt):
-        _prune(dense_network(), checkpoint=path, progress=interrupt)
-    resumed = dense_network()
+        _prune(with_dropout(dense_network()), checkpoint=path, progress=interrupt)
+    resumed = with_dropout(dense_network())
     record = _prune(resumed, checkpoint=path)
     assert record.resumed_at_step == stop_at
     assert _states_are_equal(whole, resumed)
