@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.authors_recipe import AuthorsSearcher, adaprune_database, global_adaprune
@@ -155,9 +154,7 @@ def _authors(run: Run, table: LatencyTable, passes: int) -> dict[str, Any]:
 def _judged(
     run: Run, found: Any, network: torch.nn.Module, evaluations: int, seconds: tuple[float, float, float]
 ) -> dict[str, Any]:
-    others = np.setdiff1d(np.arange(len(run.splits.train)), run.calibration.indices)
-    chosen = np.random.default_rng(0).choice(others, min(HELD_OUT, len(others)), replace=False)
-    inputs, batch = torch.from_numpy(run.splits.train.inputs(np.sort(chosen))), run.adapter.recipe.inference_batch
+    inputs, batch = torch.from_numpy(run.judging_samples(HELD_OUT)[:]), run.adapter.recipe.inference_batch
     loss = run.adapter.calibration_loss(outputs_of(network, inputs, batch), outputs_of(run.dense, inputs, batch))
     row = {
         "measured_speedup": found.measured_speedup,

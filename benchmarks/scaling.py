@@ -4,8 +4,9 @@
 
 Every count of loky processes builds the database anew and evaluates the same plans anew, each process on one thread
 (OMP_NUM_THREADS=1). Efficiency is the time of one worker over that of n, a worker. The estimates multiply measured
-seconds: a unit solved exactly takes rows · d³ steps, a blocked one levels · (d³ + rows · d²), each at the speed that a
-unit of ResNet-50's or BERT's shape showed here. A fleet takes the stages of that run in results/resnet20.json which
+seconds: a unit solved exactly takes rows · d³ steps; a blocked one d³ to factorise, then at every level rows · d² for
+the sweep and the cubes of the rows' kept weights for least squares, where those are affordable; each at the speed that
+a unit of BERT's shape showed here. A fleet takes the stages of that run in results/resnet20.json which
 took nothing over: those of the network once, those that measure on every target, the others wherever processors are.
 """
 
@@ -13,7 +14,8 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +26,21 @@ from benchmarks.runs import RESULTS, host_facts, open_run, profile_timed, resnet
 from pipeline.backends.workers import Workers
 from pipeline.compression.criteria import CRITERIA
 from pipeline.compression.database import Database
-from pipeline.compression.solvers import AFFORDABLE, blocked_obs, exact_levels
+from pipeline.compression.solvers import AFFORDABLE, blocked_obs, exact_levels, least_squares
 from pipeline.context import Run
 from pipeline.planning.evaluation import CandidateLosses
 from pipeline.planning.searching import candidates_of
 from pipeline.run_folder import Log
 from pipeline.stages import calibrate_stage, database_stage
+from targets.levels import sparsity_grid
 
-EXACT_SHAPE, BLOCKED_SHAPE = (256, 768), (1024, 1024)
-"""[rows, d] of the units whose time says what a step takes."""
+EXACT_SHAPE, BLOCKED_SHAPE, NARROW_SHAPE = (256, 768), (1024, 1024), (256, 1024)
+"""[rows, d] of the units whose time says what a step takes; the last two differ in their sweep alone."""
 BERT_LARGE = 24 * [(1024, 1024)] * 4 + 24 * [(4096, 1024), (1024, 4096)]
 """[rows, d] of every linear layer of the encoder."""
-LEVELS = 41
+SPARSITIES = [level.amount for level in sparsity_grid()[1:]]
+MEASURED_AT = 0.8
+"""Sparsity of the level whose sweep and least squares are timed."""
 PLANS = 12
 """In the latency table, which only says how many samples candidates are judged by."""
 TARGETS = 100
@@ -45,6 +50,24 @@ MEASURING = ("probe", "profile", "certify")
 """Stages that take a target for themselves."""
 SEARCHING = ("search", "prune", "export", "report")
 """Stages for any processors, of which search also measures a few plans on the target."""
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Seconds of one step of every kind, on one thread."""
+
+    exact: float
+    factorising: float
+    sweeping: float
+    solving: float
+
+    def of(self, rows: int, size: int) -> float:
+        """A whole unit's."""
+        if rows * size**3 <= AFFORDABLE:
+            return self.exact * rows * size**3
+        cubes = [rows * ((1 - sparsity) * size) ** 3 for sparsity in SPARSITIES]
+        solved = sum(steps for steps in cubes if steps <= AFFORDABLE)
+        return self.factorising * size**3 + self.sweeping * len(cubes) * rows * size**2 + self.solving * solved
 
 
 @dataclass(frozen=True)
@@ -114,15 +137,10 @@ def efficiency(first: Row, row: Row) -> dict[str, float]:
 
 def estimates(counts: list[int]) -> dict[str, Any]:
     """Hours of BERT-large's database on one thread, and how few workers could share it at most."""
-    exact, blocked = step_seconds()
-    seconds = []
-    for rows, size in BERT_LARGE:
-        is_exact = rows * size**3 <= AFFORDABLE
-        steps = rows * size**3 if is_exact else LEVELS * (size**3 + rows * size**2)
-        seconds.append(steps * (exact if is_exact else blocked))
+    steps = step_seconds()
+    seconds = [steps.of(rows, size) for rows, size in BERT_LARGE]
     return {
-        "seconds_an_exact_step": exact,
-        "seconds_a_blocked_step": blocked,
+        "seconds_a_step": asdict(steps),
         "bert_large_database_hours": sum(seconds) / 3600,
         "bert_large_largest_unit_s": max(seconds),
         "bert_large_workers_at_most": sum(seconds) / max(seconds),
@@ -154,21 +172,31 @@ def fleet(stage_seconds: dict[str, float]) -> dict[str, float]:
     }
 
 
-def step_seconds() -> tuple[float, float]:
-    """Seconds of one step of an exact and of a blocked unit, on one thread."""
+def step_seconds() -> StepSeconds:
+    """By units with random weights and inputs."""
     rng = np.random.default_rng(0)
-    found = []
-    for rows, size in (EXACT_SHAPE, BLOCKED_SHAPE):
+
+    def timed(shape: tuple[int, int], work: Callable[[Any, Any], object]) -> float:
+        rows, size = shape
         inputs = rng.normal(size=(size, 4 * size))
         hessian, weight = 2 * inputs @ inputs.T, rng.normal(size=(rows, size))
         start = time.perf_counter()
-        if (rows, size) == EXACT_SHAPE:
-            list(exact_levels(hessian, weight, np.linspace(0.4, 0.99, LEVELS).tolist(), CRITERIA["obs"]))
-            found.append((time.perf_counter() - start) / (rows * size**3))
-        else:
-            blocked_obs(hessian, weight, 0.8)
-            found.append((time.perf_counter() - start) / (size**3 + rows * size**2))
-    return found[0], found[1]
+        work(hessian, weight)
+        return time.perf_counter() - start
+
+    (rows, size), (narrow, _) = BLOCKED_SHAPE, NARROW_SHAPE
+    exact_s = timed(EXACT_SHAPE, lambda h, w: list(exact_levels(h, w, SPARSITIES, CRITERIA["obs"])))
+    wide_s, narrow_s = (
+        timed(shape, lambda h, w: blocked_obs(h, w, MEASURED_AT)) for shape in (BLOCKED_SHAPE, NARROW_SHAPE)
+    )
+    solved_s = timed(BLOCKED_SHAPE, lambda h, w: least_squares(h, w, rng.random(w.shape) > MEASURED_AT))
+    sweeping = (wide_s - narrow_s) / ((rows - narrow) * size**2)
+    return StepSeconds(
+        exact_s / (EXACT_SHAPE[0] * EXACT_SHAPE[1] ** 3),
+        (narrow_s - sweeping * narrow * size**2) / size**3,
+        sweeping,
+        solved_s / (rows * ((1 - MEASURED_AT) * size) ** 3),
+    )
 
 
 if __name__ == "__main__":

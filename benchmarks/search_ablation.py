@@ -155,9 +155,7 @@ def judge(run: Run, database: Database, choice: tuple[int, ...]) -> tuple[float,
     Stitcher(network, database).apply(run.plan_of(choice))
     batch = run.adapter.recipe.inference_batch
     reestimate_batch_norm(network, torch.split(torch.from_numpy(run.calibration_inputs), batch))
-    others = np.setdiff1d(np.arange(len(run.splits.train)), run.calibration.indices)
-    chosen = np.random.default_rng(0).choice(others, min(HELD_OUT, len(others)), replace=False)
-    inputs = torch.from_numpy(run.splits.train.inputs(np.sort(chosen)))
+    inputs = torch.from_numpy(run.judging_samples(HELD_OUT)[:])
     outputs, expected = outputs_of(network, inputs, batch), outputs_of(run.dense, inputs, batch)
     return float(run.adapter.calibration_loss(outputs, expected).mean()), accuracy_of(run, network)
 

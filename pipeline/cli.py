@@ -73,7 +73,9 @@ def main() -> NoReturn:
         kept = "What was finished is kept: the same command goes on from there."
         begins_again = "Nothing was written: a verification speaks for one time, and begins again."
         _fail(f"Interrupted. {begins_again if 'verify' in sys.argv[1:2] else kept}", INTERRUPTED, as_json)
-    except (UserError, DataError, ReportError) as error:
+    except UserError as error:
+        _fail(str(error), error.exit_code, as_json, **error.facts)
+    except (DataError, ReportError) as error:
         _fail(str(error), error.exit_code, as_json)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
@@ -91,10 +93,10 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int, as_json: bool, shown: bool = False) -> NoReturn:
+def _fail(message: str, code: int, as_json: bool, shown: bool = False, **facts: Any) -> NoReturn:
     with suppress(BrokenPipeError):  # whoever read the answer may be gone
         if as_json:
-            click.echo(json.dumps({"status": "error", "exit_code": code, "error": message}))
+            click.echo(json.dumps({"status": "error", "exit_code": code, "error": message, **facts}))
         if as_json or not shown:
             click.echo(f"error: {message}", err=True)
     sys.exit(code)

@@ -1,6 +1,7 @@
 """Running the stages, one after another, and what came of it."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,6 @@ def _aim_again(run: Run, most: int = 2) -> None:
             return
 
 
-def _instead(run: Run) -> str:
-    """Slower plans and their accuracy, a line each; predicted, not measured."""
-    rows = find_frontier(run)
-    return "".join(f"About {row['speedup']:.2f}x would keep {row['accuracy']:.2%}.\n" for row in rows)
-
-
 def outcome(run: Run, last: str) -> dict[str, Any]:
     """What a script wants to know: status, exit code and where things are.
 
@@ -131,23 +126,27 @@ def outcome(run: Run, last: str) -> dict[str, Any]:
     certificate = read_json(path)
     if last == "report":
         files |= {"bundle": str(run.folder.file("bundle")), "report": str(run.folder.file("report.html"))}
+    kept = ("requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high", "proxy", "accuracy")
+    found = {name: certificate[name] for name in kept} | files
     accuracy = certificate["accuracy"]
-    drop_points = -100 * accuracy["difference"]
-    most, floor = run.config.max_drop, run.config.min_accuracy
     if certificate["status"] == CERTIFIED and is_too_low(run.config, accuracy["compressed"], accuracy["dense"]):
-        allowed = [f"at most {most:g} were allowed"] if most is not None else []
-        allowed += [f"{floor:g}% must be held"] if floor is not None else []
-        raise AccuracyError(
-            f"{certificate['measured_speedup']:.2f}x is certified, but {accuracy['metric']} fell by {drop_points:.2f} "
-            f"points, from {accuracy['dense']:.2%} to {accuracy['compressed']:.2%}; {', '.join(allowed)}.\n"
-            f"{_instead(run)}"
-            "Ask for a lower --speedup, allow --epochs of gradual pruning, or give more --calibration-samples. "
-            f"What was found is in {run.folder.path}."
-        )
-    kept = ("status", "requested_speedup", "predicted_speedup", "measured_speedup", "ci_low", "ci_high", "proxy")
-    return {
-        "exit_code": EXIT_CODES[certificate["status"]],
-        **{name: certificate[name] for name in kept},
-        "accuracy": accuracy,
-        **files,
-    }
+        raise _too_much_lost(run, certificate, found)
+    return {"status": certificate["status"], "exit_code": EXIT_CODES[certificate["status"]], **found}
+
+
+def _too_much_lost(run: Run, certificate: Mapping[str, Any], found: Mapping[str, Any]) -> AccuracyError:
+    """The error that says what was found, what was asked, and which slower plans would keep more."""
+    accuracy, most, floor = certificate["accuracy"], run.config.max_drop, run.config.min_accuracy
+    allowed = [f"at most {most:g} were allowed"] if most is not None else []
+    allowed += [f"{floor:g}% must be held"] if floor is not None else []
+    slower = find_frontier(run)
+    instead = "".join(f"About {row['speedup']:.2f}x would keep {row['accuracy']:.2%}.\n" for row in slower)
+    return AccuracyError(
+        f"{certificate['measured_speedup']:.2f}x is certified, but {accuracy['metric']} fell by "
+        f"{-100 * accuracy['difference']:.2f} points, from {accuracy['dense']:.2%} to {accuracy['compressed']:.2%}; "
+        f"{', '.join(allowed)}.\n{instead}"
+        "Ask for a lower --speedup, allow --epochs of gradual pruning, or give more --calibration-samples. "
+        f"What was found is in {run.folder.path}.",
+        **found,
+        predicted_slower=slower,
+    )

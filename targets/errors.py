@@ -1,13 +1,23 @@
 """Errors that a user can act on; each knows the exit code that it ends a command with."""
 
+from typing import Any
+
 
 class UserError(Exception):
     """Something that was asked for cannot be done: says what was asked, what is possible, what to do.
 
     Anything else that reaches the top is a bug of ours and is shown as one.
+
+    Args:
+        message: all of that, in words.
+        facts: what a script may want of it, for --json.
     """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
 
 
 class ConfigError(UserError):

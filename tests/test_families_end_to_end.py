@@ -126,5 +126,7 @@ def test_an_accuracy_that_is_not_held_ends_with_slower_plans(finished: Path) -> 
     with pytest.raises(AccuracyError, match="would keep") as error:
         outcome(run, "certify")
     assert error.value.exit_code == 4
+    assert error.value.facts["accuracy"]["compressed"] < 0.9999
+    assert error.value.facts["predicted_slower"] == read_json(finished / "frontier.json")["rows"]
     rows = read_json(finished / "frontier.json")["rows"]
     assert all(1 < row["speedup"] < 9 and 0 <= row["accuracy"] <= 1 for row in rows)

@@ -174,5 +174,7 @@ def unreachable(table: LatencyTable, speedup: float, runtimes: Sequence[str] = (
         f"{speedup:g}x is unreachable here: the fastest plan measured gives {measured:.2f}x, the fastest that the "
         f"latency table knows {best:.2f}x. Of the dense {table.dense_s * 1e3:.3g} ms, {fixed:.3g} ms are fixed: no "
         f"level changes them.\n{f'Lower --speedup to at most {least:.2f}, or try' if least > 1 else 'Try'} a larger "
-        f"--batch-size or another --runtime{': ' * bool(runtimes)}{', '.join(runtimes)}."
+        f"--batch-size or another --runtime{': ' * bool(runtimes)}{', '.join(runtimes)}.",
+        fastest_measured=measured,
+        fastest_predicted=best,
     )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 ErrorRows = Sequence[NDArray[np.float64]]
 """For every unit [levels], the error of each of its levels; infinite for a level that must not be chosen."""
@@ -31,6 +31,25 @@ ERROR_MODELS: dict[str, Callable[[ErrorRows], list[NDArray[np.float64]]]] = {
     "quadratic": quadratic,
     "measured": measured,
 }
+
+
+def forbidding_by_cost(
+    errors: Sequence[ArrayLike], costs: Sequence[ArrayLike]
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Errors and costs of levels, with those that must not be chosen infinite in their costs alone.
+
+    An infinite error times a coefficient of 0 would be NaN, an infinite cost forbids a level at every coefficient.
+
+    Args:
+        errors: for every unit [levels]; infinite for a level that must not be chosen.
+        costs: of the same levels.
+    """
+    rows = [np.asarray(row, dtype=np.float64) for row in errors]
+    allowed = [np.isfinite(row) for row in rows]
+    return (
+        [np.where(mask, row, 0.0) for mask, row in zip(allowed, rows, strict=True)],
+        [np.where(mask, row, np.inf) for mask, row in zip(allowed, costs, strict=True)],
+    )
 
 
 def fitted_coefficients(model_errors: ErrorRows, measured: ErrorRows) -> NDArray[np.float64]:

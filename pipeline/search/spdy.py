@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pipeline.search.budget_dp import solve_budget
+from pipeline.search.error_models import forbidding_by_cost
 from pipeline.search.losses import Evaluate, LossMemory, Plan, race
 
 _LARGEST_NEIGHBOURHOOD = 0.1
@@ -177,17 +178,13 @@ class _Search:
         evaluate: Evaluate,
         knobs: Knobs,
     ) -> None:
-        rows = [np.asarray(row, dtype=np.float64) for row in errors]
-        forbidden = [np.isposinf(row) for row in rows]
-        # An infinite cost forbids a level at every coefficient; an infinite error times 0 would be NaN.
-        self.errors = [np.where(mask, 0.0, row) for mask, row in zip(forbidden, rows, strict=True)]
+        self.errors, self._costs = forbidding_by_cost(errors, costs)
         self.knobs = knobs
         self.plan: Plan = ()
         self.loss = math.inf
-        self.coefficients = np.ones(len(rows))
+        self.coefficients = np.ones(len(self.errors))
         self.trace: list[TraceRow] = []
         self.trials = 0
-        self._costs = [np.where(mask, np.inf, row) for mask, row in zip(forbidden, costs, strict=True)]
         self._budget = budget
         self._evaluate = evaluate
         self._memory = knobs.memory or LossMemory()

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from pipeline.search.budget_dp import solve_budget
+from pipeline.search.error_models import forbidding_by_cost
 from pipeline.search.evolution import Ladders, offspring
 from pipeline.search.generations import Generations
 from pipeline.search.losses import Evaluate, Plan
@@ -36,9 +37,7 @@ class Surrogate:
     """
 
     def __init__(self, errors: Sequence[ArrayLike], costs: Sequence[ArrayLike], budget: float) -> None:
-        rows = [np.asarray(row, dtype=np.float64) for row in errors]
-        self._costs = [np.where(np.isfinite(row), cost, np.inf) for row, cost in zip(rows, costs, strict=True)]
-        self._errors = [np.where(np.isfinite(row), row, 0.0) for row in rows]
+        self._errors, self._costs = forbidding_by_cost(errors, costs)
         self._budget = budget
 
     @property

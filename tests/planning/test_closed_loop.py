@@ -70,6 +70,7 @@ def test_the_impossible_is_refused_with_what_is_possible() -> None:
     with pytest.raises(SpeedupError, match=r"unreachable here.*fixed") as error:
         loop(first_table(plans=40), 50.0)
     assert error.value.exit_code == 3
+    assert 1 < error.value.facts["fastest_measured"] < 50
 
 
 def test_the_same_measurements_give_the_same_plan() -> None:
