@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # whether they end as noise has it. In the order of their names: by number of tests, as is usual, the longest come last.
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test lint fast-test bench lock clean help
+.PHONY: setup demo test lint deepsparse fast-test bench lock clean help
 
 setup: $(READY)  ## install the locked packages into .venv
 
@@ -30,8 +30,8 @@ DEMO := --allocator spdy --plans 30 --evaluations 100 --correction-passes 12 --c
 demo: setup  ## a 3x speedup on embedded data, certified, with a report
 	@$(BIN)/pipeline run --target auto --speedup 3 $(DEMO) --out runs/demo
 
-test: setup lint  ## every check: style, types, import rules, all tests
-	@$(BIN)/pipeline runtimes install deepsparse || echo "DeepSparse cannot be installed here: its tests are skipped."
+test: setup  ## every check: style, types, import rules, all tests
+	@$(MAKE) --no-print-directory --jobs 2 lint deepsparse
 	@$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not timed"
 	@$(BIN)/python -m pytest -m "timed"
 	@$(BIN)/python -m pytest $(TOGETHER) --durations=15 -m "slow and not timed"
@@ -41,6 +41,9 @@ lint: setup  ## style, types and import rules alone
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+deepsparse: setup  ## install DeepSparse beside .venv, where it can be
+	@$(BIN)/pipeline runtimes install deepsparse || echo "DeepSparse cannot be installed here: its tests are skipped."
 
 fast-test: setup  ## the tests without the slow ones: under five minutes
 	@$(BIN)/python -m pytest $(TOGETHER) -m "not slow and not timed"

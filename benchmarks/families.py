@@ -1,11 +1,12 @@
 """Speedups where nobody maintains a sparse engine: channels, int8 and both, against plain int8 and uniform plans.
 
 Every network runs through the pipeline on production runtimes at several speedups, in run folders that are resumed,
-and the certificates are collected with what stands beside them: plain int8, the uniform plan, the best dense network.
-The fastest plan within one point of the dense accuracy is the fastest certified one that lost no more.
+and the certificates are collected with what stands beside them: plain int8, nncf's int8, the uniform plan, the best
+dense network. The fastest plan within one point of the dense accuracy is the fastest certified one that lost no more.
+The result is written after every run; finished runs are not repeated.
 
-    SPDY_DATA=... python -m benchmarks.families                                          hours
-    SPDY_DATA=... python -m benchmarks.families --only digits --speedups 2 --miniature   tries the script
+    SPDY_DATA=... python -m benchmarks.families                                      hours
+    SPDY_DATA=... python -m benchmarks.families --only digits --speedups 2 --small   tries the script
 """
 
 import argparse
@@ -14,24 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.points import take_over
-from benchmarks.runs import RESULTS, data_folder, host_facts, open_run, run_pipeline, write_result
+from benchmarks.points import SMALL, add_small, numbers, point
+from benchmarks.runs import RESULTS, data_folder, write_result
 from pipeline.config import RunConfig
 from pipeline.run_folder import read_json
 
-CERTIFIED_FIELDS = (
-    "status",
-    "predicted_speedup",
-    "measured_speedup",
-    "ci_low",
-    "ci_high",
-    "noise_floor",
-    "best_dense",
-    "speedup_over_best_dense",
-    "accuracy",
-)
 POINT = 0.01
-MINIATURE = {"plans": 12, "evaluations": 10, "calibration_samples": 64, "correction_passes": 2, "levels": 6}
+COMMAND = "python -m benchmarks.families"
 
 
 def networks() -> dict[str, dict[str, Any]]:
@@ -58,56 +48,41 @@ def networks() -> dict[str, dict[str, Any]]:
     }
 
 
-def certify(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """One run, resumed where it stopped, as a row; what binds where there is no certificate."""
-    row = {"runtime": settings["runtime"], "requested_speedup": settings["speedup"]}
-    answer = run_pipeline(RunConfig(**settings), folder)
-    if not (folder / "certificate.json").exists():
-        return row | {"error": answer.get("error")}
-    certificate, table = (read_json(folder / name) for name in ("certificate.json", "latency_table.json"))
-    comparison = folder / "comparison.json"
-    return {
-        **row,
-        **{name: certificate[name] for name in CERTIFIED_FIELDS},
-        "fit_error": table["fit_error"],
-        "beside": read_json(comparison)["rows"] if comparison.exists() else [],
-    }
-
-
-def fastest_within_a_point(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The fastest certified row that lost at most one point."""
-    good = [row for row in rows if row.get("status") == "certified" and row["accuracy"]["difference"] >= -POINT]
-    return max(good, key=lambda row: row["measured_speedup"], default=None)
-
-
 def main() -> None:
-    """Run, collect, write."""
+    """Every network on every runtime at every speedup."""
     known = networks()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--speedups", default="2,3,4")
+    parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
+    add_small(parser)
     parser.add_argument("--only", nargs="*", choices=list(known), default=[name for name in known if name != "digits"])
     parser.add_argument("--runtimes", nargs="*", default=["openvino", "onnxruntime"])
-    parser.add_argument("--speedups", nargs="*", type=float, default=[2.0, 3.0, 4.0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/families"))
-    parser.add_argument(
-        "--miniature", action="store_true", help="few plans and samples: tries the script, shows nothing"
-    )
     arguments = parser.parse_args()
-    name = "families_miniature" if arguments.miniature else "families"
-    path = RESULTS / f"{name}.json"
-    result: dict[str, Any] = read_json(path) if path.exists() else {"schema": 1, "networks": {}}
+    name = "families-small" if arguments.small else "families"
     for network in arguments.only:
-        rows: list[dict[str, Any]] = []
+        runs = arguments.runs / network
         for runtime in arguments.runtimes:
-            for speedup in arguments.speedups:
-                settings = known[network] | {"runtime": runtime, "speedup": speedup}
-                settings |= MINIATURE if arguments.miniature else {}
-                folder = arguments.runs / f"{network}-{runtime}-{speedup:g}x"
-                if not folder.exists():
-                    take_over(arguments.runs, folder, f"{network}-{runtime}-*x")
-                rows.append(certify(settings, folder))
-                result["host"] = host_facts(open_run(RunConfig(**settings), folder))
-                result["networks"][network] = {"rows": rows, "fastest_within_a_point": fastest_within_a_point(rows)}
-                write_result(name, result)
+            for speedup in numbers(arguments.speedups):
+                settings = known[network] | (SMALL if arguments.small else {})
+                config = RunConfig(target="auto", runtime=runtime, speedup=speedup, **settings)
+                point(name, COMMAND, config, runs, network=network, runtime=runtime)
+                summarise(name)
+
+
+def summarise(name: str) -> None:
+    """Put the fastest plan within a point of every network and host into a result."""
+    result = read_json(RESULTS / f"{name}.json")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        groups.setdefault(f"{row['network']}, {' '.join(row['host']['isa'])}", []).append(row)
+    fastest = {group: fastest_within_a_point(rows) for group, rows in groups.items()}
+    write_result(name, result | {"fastest_within_a_point": fastest})
+
+
+def fastest_within_a_point(rows: Sequence[dict[str, Any]]) -> str | None:
+    """Folder of the fastest certified row that lost at most one point."""
+    good = [row for row in rows if row.get("status") == "certified" and row["accuracy"]["difference"] >= -POINT]
+    return max(good, key=lambda row: row["measured_speedup"])["folder"] if good else None
 
 
 if __name__ == "__main__":

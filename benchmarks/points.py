@@ -77,6 +77,7 @@ def collect(folder: Path, outcome: dict[str, Any]) -> dict[str, Any]:
     certificate = json.loads((folder / "certificate.json").read_text())
     row = kept | {field: certificate[field] for field in CERTIFIED_FIELDS}
     row["measured_over_requested"] = row["measured_speedup"] / row["requested_speedup"]
+    row["fit_error"] = json.loads((folder / "latency_table.json").read_text())["fit_error"]
     comparison = folder / "comparison.json"
     if comparison.exists():
         row["plans"] = json.loads(comparison.read_text())["rows"]
@@ -86,9 +87,9 @@ def collect(folder: Path, outcome: dict[str, Any]) -> dict[str, Any]:
 def keep(name: str, command: str, row: dict[str, Any]) -> None:
     """Put a line into a result, in the place of one of the same folder and host."""
     path = RESULTS / f"{name}.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    rows = [other for other in rows if any(other[name] != row[name] for name in ("folder", "host"))] + [row]
-    write_result(name, {"command": command, "rows": rows})
+    result = json.loads(path.read_text()) if path.exists() else {"rows": []}
+    rows = [other for other in result["rows"] if any(other[key] != row[key] for key in ("folder", "host"))] + [row]
+    write_result(name, result | {"command": command, "rows": rows})
 
 
 def add_small(parser: argparse.ArgumentParser) -> None:

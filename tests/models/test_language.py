@@ -255,8 +255,8 @@ def test_minilm_has_its_published_correlation(minilm):
     assert splits.train.input_shape == (3, 128)
     assert len(adapter.units(network, torch.from_numpy(splits.train.inputs(np.arange(1))))) == 36
 
-    def predict(inputs):  # the network leaves out the padding: eight times as fast as its deployed form
+    def predict(inputs):  # the network leaves out the padding behind the longest sentence that it is given
         with torch.no_grad():
-            return network(torch.from_numpy(inputs)).numpy()
+            return torch.cat([network(some) for some in torch.from_numpy(inputs).split(16)]).numpy()
 
     assert adapter.evaluate(predict, splits).value == pytest.approx(0.8672, abs=1e-4)
