@@ -43,8 +43,8 @@ class RunConfig(BaseModel):
     data: Path | None = Field(None, description="data that the model takes, see `pipeline models list`")
     runtime: str | None = Field(
         None,
-        description="runtime, or auto for the best plan that any installed one offers; default: the one whose probe "
-        "promises the most",
+        description="runtime, or auto for the best plan that any installed one offers; default: DeepSparse where zeros "
+        "gain in its probe (for evaluation only), else the one whose best family gains most",
     )
     batch_size: int | None = Field(None, description="inputs a run; default: the target's")
     threads: int | None = Field(None, description="threads; default: the physical cores this process may use")
@@ -112,7 +112,7 @@ class RunConfig(BaseModel):
     correction_budget: float = Field(
         600.0, gt=0, description="seconds of learning in output matching, at most; large networks get fewer passes"
     )
-    install: bool = Field(True, description="install DeepSparse's environment when no installed runtime gains anything")
+    install: bool = Field(True, description="install DeepSparse's environment if it is missing and no runtime is named")
     compare: bool = Field(
         True, description="for the report, also correct and measure a uniform and a global-magnitude plan"
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from pipeline.commands.options import as_json_option, public_key_option
+from pipeline.commands.options import as_json_option
 from pipeline.commands.tables import checks_table
 from pipeline.console import Reporter
+from pipeline.provenance.variables import PUBLIC_KEY_VARIABLE
 
 if TYPE_CHECKING:
     from pipeline.releases.gate import Verdict
@@ -27,7 +28,12 @@ def _limit(context: click.Context, option: click.Parameter, value: float | None)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), help="another release that it must not be worse than")
 @click.option("--verified", type=click.Path(path_type=Path), help="record of `pipeline verify`, which a proxy needs")
-@public_key_option
+@click.option(
+    "--public-key",
+    type=click.Path(path_type=Path),
+    envvar=PUBLIC_KEY_VARIABLE,
+    help=f"that must have signed the record of --verified; without one, the bundle  [default: ${PUBLIC_KEY_VARIABLE}]",
+)
 @click.option("--min-speedup", type=float, callback=_limit, help="that the speedup's whole interval reaches")
 @click.option("--max-drop", type=float, callback=_limit, help="accuracy points that may be lost, such as 1.0")
 @click.option("--max-latency-ms", type=float, callback=_limit, help="median latency of the compressed network")
@@ -65,7 +71,8 @@ def gate(
     from pipeline.releases.verified import read_verified
 
     limits = Limits(min_speedup, max_drop, max_latency_ms, max_size_mb)
-    verdict = pass_gate(bundle, limits, against, read_verified(verified, public_key) if verified else None)
+    record = read_verified(verified, public_key) if verified else None
+    verdict = pass_gate(bundle, limits, against, record, None if verified else public_key)
     if junit:
         write_junit(verdict, junit)
     if page := os.environ.get("GITHUB_STEP_SUMMARY"):

@@ -68,7 +68,9 @@ def _sentence_embedding() -> ModelAdapter:
     return SentenceEmbedding()
 
 
-_FOLDER = "--weights a folder in Hugging Face's layout (BERT, RoBERTa, DistilBERT, ELECTRA) or its name on the hub"
+_FOLDER = (
+    "--weights a folder in Hugging Face's layout (BERT, (XLM-)RoBERTa, DistilBERT, ELECTRA) or its name on the hub"
+)
 _LANGUAGE_MODELS = (
     ModelInfo(
         "bert:qa",

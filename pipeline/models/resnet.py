@@ -225,7 +225,7 @@ def _imagenet(depth: int, block: type[BasicBlock] | type[Bottleneck], blocks: tu
     return Variant(
         f"resnet:{depth}",
         f"ImageNet ResNet-{depth} with torchvision's names; needs --weights and --data",
-        "images, 3x224x224 by default",
+        "images; the network sees 3x224x224",
         lambda classes, channels: ImageNetResNet(block, blocks, classes, channels),
         "fc",
     )

@@ -6,6 +6,7 @@ At the requested speedup the offer nearest to the dense network; with an accurac
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.context import Run
 from pipeline.execution import execute
 from pipeline.planning.floors import has_floor, holds_floor
 from pipeline.planning.frontier import predicted_plans
+from pipeline.releases.bundle import copy_bundle
 from pipeline.run_folder import RunFolder, digest, file_digest, read_json, write_json
 from pipeline.setup import choose_candidates, open_folder, prepare
 from pipeline.training.recovery import shipped_accuracy
@@ -66,7 +68,7 @@ def run_on_best(
 ) -> tuple[Run, dict[str, Any]]:
     """Find a plan on every runtime in a run folder of its own, take the best one's and go on with it to ``last``.
 
-    The choice is kept in ``choice.json``.
+    The choice is kept in ``choice.json``, and the bundle lies in ``folder`` as it does without a choice.
 
     Raises:
         ConfigError: settings that hold for a single runtime.
@@ -113,7 +115,11 @@ def run_on_best(
     why = "the fastest that holds the floor" if has_floor(config) and best.holds else "the nearest to the dense network"
     reporter.say(f"taking {best.runtime}: its plan is {why}")
     run = runs[best.runtime]
-    return run, execute(run, last, again)
+    result = execute(run, last, again)
+    if "bundle" in result:  # where those who take it from here look for it
+        copy_bundle(Path(result["bundle"]), folder.file("bundle"))
+        result["bundle"] = str(folder.file("bundle"))
+    return run, result
 
 
 def _best(offers: Sequence[Offer], by_speed: bool) -> Offer | None:

@@ -33,6 +33,25 @@ def write_bundle(bundle: Path, files: Mapping[str, Path], details: Mapping[str, 
         shutil.copyfile(source, target)
     hashes = {name: {"sha256": file_digest(part / name), "bytes": (part / name).stat().st_size} for name in files}
     write_json(part / MANIFEST, {"schema": SCHEMA, **details, "files": hashes})
+    _put_in_place(part, bundle)
+
+
+def copy_bundle(source: Path, bundle: Path) -> None:
+    """Have a bundle in a second place as well, whole or not at all; another one that is there is moved aside."""
+    if bundle.exists() and all(_content(bundle / name) == _content(source / name) for name in (MANIFEST, SIGNATURE)):
+        return
+    part = bundle.with_name(bundle.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source, part)
+    _put_in_place(part, bundle)
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def _put_in_place(part: Path, bundle: Path) -> None:
+    """Give a folder that is whole the bundle's name; what has it now is moved aside."""
     if bundle.exists():
         number = 1
         while (old := bundle.with_name(f"{bundle.name}.{number}")).exists():

@@ -64,16 +64,27 @@ class Verdict:
         }
 
 
-def pass_gate(bundle: Path, limits: Limits, against: Path | None = None, verified: Verified | None = None) -> Verdict:
+def pass_gate(
+    bundle: Path,
+    limits: Limits,
+    against: Path | None = None,
+    verified: Verified | None = None,
+    public_key: Path | None = None,
+) -> Verdict:
     """Hold a bundle against limits, and against another release.
 
     Args:
         verified: what was found on the device, which a proxy's certificate needs.
+        public_key: that must have signed the bundle; None where nobody needs to have.
 
     Raises:
-        ConfigError: there is no such bundle or release.
+        ConfigError: there is no such bundle, release or key.
     """
+    from pipeline.provenance.signing import verify_bundle  # with all of its cryptography only where it is asked for
+
     try:
+        if public_key:
+            verify_bundle(bundle, public_key)
         release = read_bundle(bundle)
         other = read_release(against) if against else None
     except ArtifactError as error:

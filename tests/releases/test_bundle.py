@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.releases.bundle import check_bundle, write_bundle
+from pipeline.releases.bundle import check_bundle, copy_bundle, write_bundle
 from targets.errors import ArtifactError, ConfigError
 
 
@@ -65,3 +65,16 @@ def test_an_earlier_bundle_is_moved_aside_never_deleted(bundle: Path, tmp_path: 
     write_bundle(bundle, {"model.onnx": tmp_path / "c.json"}, {"status": "missed"})
     assert check_bundle(bundle)["status"] == "missed"
     assert check_bundle(tmp_path / "bundle.1")["status"] == "certified"
+
+
+def test_a_copy_is_made_once_and_follows_its_source(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "taken" / "bundle"
+    copy.parent.mkdir()
+    copy_bundle(bundle, copy)
+    copy_bundle(bundle, copy)
+    assert check_bundle(copy) == check_bundle(bundle)
+    assert [path.name for path in copy.parent.iterdir()] == ["bundle"]
+    write_bundle(bundle, {"model.onnx": tmp_path / "c.json"}, {"status": "missed"})
+    copy_bundle(bundle, copy)
+    assert check_bundle(copy)["status"] == "missed"
+    assert check_bundle(copy.with_name("bundle.1"))["status"] == "certified"

@@ -185,6 +185,19 @@ def test_the_command_reads_the_record_and_its_signature(tmp_path: Path) -> None:
     assert "There is no record" in missing.stderr
 
 
+def test_a_key_without_a_record_must_have_signed_the_bundle(tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle")
+    for name in ("release.key", "other.key"):
+        assert pipeline("keygen", name, cwd=tmp_path).returncode == 0
+    unsigned = pipeline("gate", bundle, "--public-key", "release.key.pub", "--junit", "gate.xml", cwd=tmp_path)
+    assert unsigned.returncode == 5
+    assert "is not signed" in unsigned.stderr
+    assert "failure" in (tmp_path / "gate.xml").read_text()
+    assert pipeline("sign", bundle, "--key", "release.key", cwd=tmp_path).returncode == 0
+    assert pipeline("gate", bundle, "--public-key", "release.key.pub", cwd=tmp_path).returncode == 0
+    assert pipeline("gate", bundle, "--public-key", "other.key.pub", cwd=tmp_path).returncode == 5
+
+
 def test_the_records_hold_every_check_whatever_the_names_are(tmp_path: Path) -> None:
     bundle = small_bundle(tmp_path / "a|<b>\x07&", proxy=True, host={"id": "0", "model": "A | <b> `c`"})
     other = small_bundle(tmp_path / "other")
