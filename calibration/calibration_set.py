@@ -101,7 +101,10 @@ class CalibrationSamples:
 
 @dataclass(frozen=True, slots=True)
 class CalibrationBatches:
-    """Batches of samples as tensors; can be gone through again and again, and holds one at a time."""
+    """Batches of samples as tensors; can be gone through again and again, and holds one at a time.
+
+    They are as equal as can be, `size` at most: a last one of a single sample would have no statistics for batch norm.
+    """
 
     samples: CalibrationSamples
     rows: NDArray[np.int64]
@@ -113,8 +116,9 @@ class CalibrationBatches:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Tensors [k, *input_shape]."""
-        for start in range(0, len(self.rows), self.size):
-            yield torch.from_numpy(self.samples[self.rows[start : start + self.size]])
+        for rows in np.array_split(self.rows, max(1, len(self))):
+            if len(rows):
+                yield torch.from_numpy(self.samples[rows])
 
 
 def draw_calibration_set(splits: Splits, size: int | None, seed: int) -> CalibrationSet:

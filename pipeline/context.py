@@ -196,7 +196,12 @@ class Run:
     def methods(self) -> Methods:
         """What makes the levels."""
         config = self.config
-        return Methods(config.criterion, config.channel_criterion, config.solver, largest_weight(self.host.isa))
+        return Methods(config.criterion, config.channel_criterion, config.solver, self.largest_weight)
+
+    @property
+    def largest_weight(self) -> int:
+        """Steps of a weight in int8: what every CPU multiplies without overflow where the plan is for another host."""
+        return largest_weight(() if self.carried else self.host.isa)
 
     @cached_property
     def database_key(self) -> str:
@@ -241,7 +246,7 @@ class Run:
         inputs = self.calibration_samples[:RANGE_SAMPLES]
         rows = np.resize(np.arange(len(inputs)), -(-len(inputs) // size) * size).reshape(-1, size)
         layers = [layer.name for unit in self.units for layer in unit.layers]
-        largest = largest_weight(self.host.isa)
+        largest = self.largest_weight
 
         def work() -> None:
             batches = (self.adapter.feeds(inputs[batch]) for batch in rows)

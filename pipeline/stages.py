@@ -32,7 +32,7 @@ from pipeline.planning.closed_loop import unreachable
 from pipeline.planning.find_plan import CORRECTED_TABLE, PLAN, find_plan
 from pipeline.planning.first_look import first_look
 from pipeline.planning.floors import is_too_low
-from pipeline.planning.gains import require_fitting_methods, require_gain, require_levels
+from pipeline.planning.gains import require_fitting_methods, require_gain, require_levels, require_sense
 from pipeline.planning.measuring import PlanBench
 from pipeline.planning.plan import load_plan
 from pipeline.probing import other_runtimes, probe_runtimes
@@ -54,7 +54,7 @@ from pipeline.verifying.sample import SAMPLE, write_sample
 from profilers.latency_table import Choice, LatencyTable
 from profilers.machine import peak_rss_bytes
 from profilers.probe import Capability
-from profilers.profile import PlanCounts, cheapest, enough_plans, profile
+from profilers.profile import PlanCounts, enough_plans, fastest_known, profile
 from reports.records import EnvelopeFile
 from reports.write import write_reports
 from targets.errors import ArtifactError
@@ -108,6 +108,7 @@ def profile_stage(run: Run) -> None:
                 target=run.bench.target.to_json(),
                 counts=counts,
             )
+        require_sense(table, run.goal)
         table.save(path)
 
     key = digest("profile", run.host_key, run.model_key, run.units_key, run.goal, run.config.seed, counts.total)
@@ -117,8 +118,7 @@ def profile_stage(run: Run) -> None:
         f"dense {table.dense_s * 1e3:.2f} ms, of which {table.fixed_s * 1e3:.2f} ms fixed; table fits unseen plans "
         f"within {table.fit_error.median:.1%} (median of {table.fit_error.n})"
     )
-    fastest = max(1 / plan.relative for plan in table.measurements)
-    if max(fastest, table.dense_s / cheapest(table)) < run.goal:
+    if fastest_known(table) < run.goal:
         raise unreachable(table, run.goal, other_runtimes(run))
 
 

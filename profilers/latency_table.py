@@ -122,6 +122,11 @@ class LatencyTable:
         """Predicted speedup over the dense network."""
         return self.dense_s / self.predict(choice)
 
+    def charged_s(self, choice: Choice) -> float:
+        """Seconds that a dynamic program with `costs` takes a plan for."""
+        costs = self.costs()[np.arange(len(self.units)), list(choice)]
+        return max(float(self.fixed_s + costs.sum()), LEAST_SHARE * self.dense_s)
+
     def costs(self) -> NDArray[np.float64]:
         """[units, levels] seconds for a dynamic program, which knows no neighbours: a unit that stays as dense ones
         are pays half a border. Infinite where a unit has no such level.

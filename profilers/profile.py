@@ -157,6 +157,11 @@ def neighbours(table: LatencyTable, choice: Choice, count: int, rng: np.random.G
     return plans
 
 
+def fastest_known(table: LatencyTable) -> float:
+    """The largest speedup that was measured or that the table knows a plan for."""
+    return max(*(1 / plan.relative for plan in table.measurements), table.dense_s / cheapest(table))
+
+
 def cheapest(table: LatencyTable) -> float:
     """Seconds of the fastest plan that the table knows."""
     costs = table.costs()

@@ -42,6 +42,12 @@ class ArtifactError(UserError):
     exit_code = 5
 
 
+class InconclusiveError(UserError):
+    """The machine's noise swamps what was to be measured."""
+
+    exit_code = 6
+
+
 class RuntimeMissingError(UserError):
     """A runtime or its environment is missing or does not work here."""
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from calibration.errors import DataError
 from pipeline.comparison.nncf_int8 import nncf_int8
 from pipeline.comparison.reduced_float import reduced_floats
 from pipeline.context import Run
@@ -36,7 +37,7 @@ def compare_with_baselines(run: Run) -> dict[str, Any]:
                 _row(run, corrections, allocator, choice, measured_speedup)
                 | {"is_ours": allocator == plan["allocator"]}
             )
-        except (SpeedupError, RuntimeMissingError, ArtifactError) as error:  # ours is certified all the same
+        except (SpeedupError, RuntimeMissingError, ArtifactError, DataError) as error:  # ours is certified all the same
             unreachable[allocator] = str(error)
     if PRECISION in run.families:
         rows += _plain_int8(run)

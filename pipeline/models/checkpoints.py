@@ -56,7 +56,9 @@ def write_weights(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     """Write ``weights`` as safetensors, to a temporary name first, so that ``path`` is whole or absent."""
     from safetensors.torch import save
 
-    content = save({name: tensor.contiguous() for name, tensor in weights.items()}, dict(metadata or {}))
+    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+    content = save(copies, dict(metadata or {}))
     write_atomically(path, content)
 
 

@@ -65,6 +65,8 @@ def try_out(adapter: ModelAdapter, network: nn.Module, samples: NDArray[Any]) ->
         raise _wrong(adapter, f"blocks() names modules that the network has not: {', '.join(strange)}")
     one = torch.from_numpy(samples[:1])
     units = {unit.name: unit for unit in _called(adapter, "units() fails", adapter.units, network, one)}
+    if tied := _tied(list(units.values()), modules):
+        raise _wrong(adapter, f"{' and '.join(tied)} share their weights: copy them, or name both in `dense`")
     blocks = _called(adapter, "widths() fails", adapter.widths, network)
     if shared := _in_two_blocks(blocks):
         raise _wrong(adapter, f"widths() has {', '.join(shared)} in two blocks: put the cuts of both into one")
@@ -136,6 +138,15 @@ def called(adapter: ModelAdapter, failing: str, function: Callable[..., Result],
 def _called(adapter: ModelAdapter, failing: str, function: Callable[..., Any], *arguments: Any) -> Any:
     with torch.no_grad():
         return called(adapter, failing, function, *arguments)
+
+
+def _tied(units: Sequence[Unit], modules: dict[str, nn.Module]) -> list[str]:
+    """Layers to prune that share a weight with another layer: each would have zeros of its own in it."""
+    owners: dict[int, list[Unit]] = {}
+    for unit in units:
+        owners.setdefault(id(getattr(modules.get(unit.name, unit), "weight", unit)), []).append(unit)
+    shared = (group for group in owners.values() if len(group) > 1 and any(unit.prunable for unit in group))
+    return [unit.name for unit in next(shared, [])]
 
 
 def _in_two_blocks(blocks: Sequence[Block]) -> list[str]:

@@ -1,12 +1,14 @@
 """Latency tables that are carried from host to host: written for another run, and taken from one."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.context import Run
 from pipeline.run_folder import digest, file_digest
 from profilers.latency_table import Choice, LatencyTable, PlanMeasurement
 from targets.errors import ConfigError
+from targets.levels import Level
 
 HELD_FOR = ("runtime", "threads", "batch_size")
 """What of a target a table holds for."""
@@ -42,13 +44,18 @@ def carried_table(run: Run, path: Path) -> LatencyTable:
     if table.units != run.table_units:
         different.append("other units")
     if table.levels != run.levels:
-        different.append(f"{len(table.levels)} levels, here {len(run.levels)} or others")
+        different.append(f"{_summary(table.levels)}, here {_summary(run.levels)}, or other amounts")
     if different:
         raise ConfigError(
             f"The latency table {path} is not of this run's network and target ({'; '.join(different)}).\n"
-            "Give the same model, --runtime, --threads, --batch-size and --levels as it was profiled with."
+            "Give the same model, --runtime, --threads, --batch-size, --families and --levels as it was profiled with."
         )
     return table
+
+
+def _summary(levels: Sequence[Level]) -> str:
+    kinds = [part for level in levels for part in (level.family, level.precision) if part not in ("dense", "fp32")]
+    return f"{len(levels)} levels of {', '.join(dict.fromkeys(kinds)) or 'nothing'}"
 
 
 def take_table(run: Run, source: Path, path: Path) -> None:

@@ -83,8 +83,8 @@ def run_loop(
     """Find a plan whose *measured* speedup is the requested one, or a little more.
 
     Every round measures its plan. The first ones add that to the table, and plans near it where another round follows;
-    all of them scale the next budget by what the table still gets wrong about the plan. On a noisy machine they aim
-    higher, as the table's own measurements scatter at first and then as those of solved plans do.
+    all of them scale the next budget by what its allocator takes the plan for and what it measures. On a noisy machine
+    they aim higher, as the table's own measurements scatter at first and then as those of solved plans do.
 
     Args:
         accepted: measured over requested, less one, with which a plan is taken at once; `ACCEPTED` by default.
@@ -94,12 +94,12 @@ def run_loop(
     """
     least, most = accepted or ACCEPTED
     room = 0.0 if accepted else 1.0  # for a certificate's interval, where one is to come
-    correction, excess = 1.0, _excess(TABLE_NOISE * _scatter(table))
+    correction, scale, excess = 1.0, 1.0, _excess(TABLE_NOISE * _scatter(table))
     rounds: list[Round] = []
     for number in range(most_rounds):
         try:
             aims = (speedup * (1 + MARGIN + excess), speedup * (1 + MARGIN), speedup)
-            proposal = _allocated(allocate, number, table, correction, aims)
+            proposal = _allocated(allocate, number, table, scale, aims)
         except InfeasibleBudget as error:
             if any(r.measured_speedup >= speedup for r in rounds):
                 break
@@ -115,7 +115,9 @@ def run_loop(
         is_over = least + room * excess <= over <= most + 2 * excess or _goes_in_circles(rounds)
         if number < REFITS:
             table = refit(table, [measured, *([] if is_over else nearby(table, proposal.choice))])
-        correction = measured.relative * table.dense_s / table.predict(proposal.choice)
+        measured_s = measured.relative * table.dense_s
+        correction = measured_s / table.predict(proposal.choice)
+        scale = measured_s / table.charged_s(proposal.choice)
         if is_over:
             break
     return _result(table, speedup * (1 + least + room * excess), rounds)
@@ -132,9 +134,7 @@ def _excess(noise: float) -> float:
     return min(MOST_EXCESS, max(0.0, noise - QUIET))
 
 
-def _allocated(
-    allocate: Allocate, number: int, table: LatencyTable, correction: float, aims: Sequence[float]
-) -> Proposal:
+def _allocated(allocate: Allocate, number: int, table: LatencyTable, scale: float, aims: Sequence[float]) -> Proposal:
     """The plan for the first of ``aims`` that is within reach: near the fastest there is little room for a margin.
 
     Raises:
@@ -142,10 +142,10 @@ def _allocated(
     """
     for aim in aims[:-1]:
         try:
-            return allocate(table, table.dense_s / aim / correction, number)
+            return allocate(table, table.dense_s / aim / scale, number)
         except InfeasibleBudget:
             continue
-    return allocate(table, table.dense_s / aims[-1] / correction, number)
+    return allocate(table, table.dense_s / aims[-1] / scale, number)
 
 
 def _goes_in_circles(rounds: Sequence[Round]) -> bool:

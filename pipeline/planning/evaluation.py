@@ -102,7 +102,11 @@ class Candidates:
     @property
     def batch_sizes(self) -> list[int]:
         """Samples of every batch."""
-        return [len(batch) for batch in torch.split(self.inputs, self.batch_size)]
+        return [len(batch) for batch in self.batches(self.inputs)]
+
+    def batches(self, samples: Tensor) -> tuple[Tensor, ...]:
+        """Samples [n, …] in batches as equal as can be: batch norm has no statistics of a single sample."""
+        return torch.tensor_split(samples, -(-len(samples) // self.batch_size))
 
 
 class CandidateNetwork:
@@ -116,9 +120,7 @@ class CandidateNetwork:
         self._candidates, self.network = candidates, candidates.network.eval()
         database = Database(candidates.database)
         self.stitcher = Stitcher(self.network, database, units=candidates.units, ranges=candidates.ranges)
-        parts = (
-            torch.split(samples, candidates.batch_size) for samples in (candidates.inputs, candidates.dense_outputs)
-        )
+        parts = (candidates.batches(samples) for samples in (candidates.inputs, candidates.dense_outputs))
         self._batches = list(zip(*parts, strict=True))
         modules = [[layer.name for layer in unit.layers] for unit in candidates.units]
         self._prefix = SharedPrefix(self.network, candidates.blocks, modules, candidates.inputs[:1])

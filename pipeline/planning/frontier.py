@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.errors import DataError
 from pipeline.compression.database import Database
 from pipeline.context import Run
 from pipeline.planning.closed_loop import REFITS
@@ -15,6 +16,7 @@ from pipeline.run_folder import digest, file_digest, read_json, write_json
 from pipeline.search.budget_dp import InfeasibleBudget
 from pipeline.training.corrections import Corrections
 from profilers.latency_table import LatencyTable
+from targets.errors import ArtifactError
 
 SLOWEST = 1.1
 POINTS = 5
@@ -52,9 +54,9 @@ def predicted_plans(run: Run, speedups: Sequence[float]) -> list[dict[str, Any]]
     for speedup in speedups:
         try:
             proposal = searcher.allocate(table, table.dense_s / speedup, REFITS)
-        except InfeasibleBudget:
+            corrected = corrections.record(proposal.choice)
+        except (InfeasibleBudget, ArtifactError, DataError):  # none, or one that gives no finite outputs
             continue
-        corrected = corrections.record(proposal.choice)
         predicted = table.speedup(proposal.choice)
         rows.append({"speedup": predicted, "loss": proposal.loss, "accuracy": corrected["accuracy"]})
     return rows

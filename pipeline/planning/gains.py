@@ -5,10 +5,15 @@ from collections.abc import Collection, Sequence
 from pipeline.compression.adaprune import NAME as ADAPRUNE
 from pipeline.context import Run
 from pipeline.planning.promises import promised
+from profilers.latency_table import LatencyTable
 from profilers.probe import RuntimeCapability
+from profilers.profile import fastest_known
 from targets.environments import MANAGED
-from targets.errors import ConfigError, SpeedupError
+from targets.errors import ConfigError, InconclusiveError, SpeedupError
 from targets.registry import RuntimeInfo
+
+NONSENSE = 1.5
+"""By this factor the dense network and itself differ on no machine that measures anything."""
 
 
 def require_gain(run: Run) -> None:
@@ -42,6 +47,22 @@ def require_levels(run: Run) -> None:
             f"{run.config.speedup:g}x is unreachable with {', '.join(run.families)}: no part of "
             f"{run.adapter.name} is known to shrink. Give its adapter widths() (docs/your-model.md), or ask for "
             "other --families, such as int8, or for a runtime that gains from zeros."
+        )
+
+
+def require_sense(table: LatencyTable, speedup: float) -> None:
+    """Stop where a request seems out of reach, on a machine that measured nonsense.
+
+    Raises:
+        InconclusiveError: as one of the plans, the dense network was not nearly as fast as itself.
+    """
+    ratios = [plan.relative for plan in table.measurements if not any(plan.choice)]
+    off = max((max(ratio, 1 / ratio) for ratio in ratios), default=1.0)
+    if off > NONSENSE and fastest_known(table) < speedup:
+        raise InconclusiveError(
+            f"Whether {speedup:g}x can be reached cannot be said: the dense network, timed against itself, differed by "
+            f"a factor of {off:.1f}. Other processes or guests had the cores, most likely. When the machine is "
+            "quieter: pipeline profile FOLDER --again. As root, --precedence measures ahead of other processes."
         )
 
 

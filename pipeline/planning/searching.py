@@ -81,7 +81,7 @@ class Searcher:
         """What candidates are judged by; made once an allocator asks, as it holds the samples and the dense outputs."""
         start = time.perf_counter()
         run, samples = self._run, judging_samples(self._run)
-        key = digest("losses by batch", run.database_key, run.calibration.sha256, samples, JUDGING_BATCHES)
+        key = digest("losses by even batches", run.database_key, run.calibration.sha256, samples, JUDGING_BATCHES)
         log = Log(run.folder.file("evaluations.jsonl"), key)
         shared = run.folder.file("shared")
         if not run.workers.is_here:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from calibration.batch_norm import reestimate_batch_norm
 from calibration.calibration_set import CalibrationBatches, CalibrationSamples
+from calibration.errors import DataError
 from calibration.padding import real_positions
 from pipeline.models.inference import channels_last, fast_autocast, in_channels_last
 from pipeline.training.blocks import block_error, captured
@@ -71,7 +72,7 @@ class CorrectionRecord:
         samples: that were learnt from.
         held_out_samples: that judged.
         loss_before: mean loss on the held-out samples, batch norm re-estimated but nothing else corrected.
-        loss_after: the same after correction.
+        loss_after: the same after correction; None where learning diverged.
         kept: whether the corrected weights are better and were kept; else only batch norm was re-estimated.
         seconds: it took.
         history: pass by pass.
@@ -81,7 +82,7 @@ class CorrectionRecord:
     samples: int
     held_out_samples: int
     loss_before: float
-    loss_after: float
+    loss_after: float | None
     kept: bool
     seconds: float
     history: tuple[PassRecord, ...]
@@ -141,12 +142,21 @@ def match_outputs(
         if progress:
             progress(record, settings)
     finish(model)
-    loss_after = judge(model)
-    kept = bool(loss_after < loss_before)
+    loss_after = _finite(judge, model)
+    kept = loss_after is not None and loss_after < loss_before
     if not kept:
         model.load_state_dict(before)
     counts, seconds = (len(learnt), len(judges)), time.monotonic() - started
     return CorrectionRecord(settings, *counts, loss_before, loss_after, kept, seconds, tuple(state.history))
+
+
+def _finite(judge: "_Judge", model: nn.Module) -> float | None:
+    """A network's loss; None of one whose outputs, or what its batch norm sees, are not finite."""
+    try:
+        loss = judge(model)
+    except DataError:
+        return None
+    return loss if np.isfinite(loss) else None
 
 
 @dataclass
@@ -241,6 +251,8 @@ def _learn(
                     outputs = model(inputs)
                 output_loss = loss(outputs, expected).mean()
                 distance = block_error(ours, theirs, real_positions(model, inputs))
+                if not bool(torch.isfinite(output_loss + distance)):
+                    return  # nothing more can be learnt, and no checkpoint shall hold it
                 optimizer.zero_grad()
                 (output_loss + settings.block_weight * distance).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

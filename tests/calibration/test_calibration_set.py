@@ -2,10 +2,11 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.calibration_set import content_digest, draw_calibration_set, labels_digest
+from calibration.calibration_set import CalibrationSamples, content_digest, draw_calibration_set, labels_digest
 from calibration.datasets import Labelled, Splits, load_splits
 from calibration.errors import DataError
 
@@ -106,10 +107,19 @@ def test_samples_come_in_the_order_that_was_asked_for_and_only_small_ones_stay(m
     assert samples[np.array([2, 0])].ravel().tolist() == [4, 3]
     batches = samples.batches(4)
     for _ in range(2):
-        assert [batch.ravel().tolist() for batch in batches] == [[3, 1, 4, 0], [5, 9, 2, 6], [8, 7]]
+        assert [batch.ravel().tolist() for batch in batches] == [[3, 1, 4, 0], [5, 9, 2], [6, 8, 7]]
     assert len(batches) == 3
     assert [batch.ravel().tolist() for batch in samples.batches(2, np.array([9, 0, 1]))] == [[7, 3], [1]]
     assert max(read, default=0) == (0 if kept_bytes else 4)
+
+
+def test_no_batch_is_left_with_a_single_sample():
+    samples = CalibrationSamples(Numbers(range(300), [0] * 300), np.arange(257))
+    batches = samples.batches(128)
+    assert [len(batch) for batch in batches] == [86, 86, 85]
+    assert len(batches) == 3
+    assert torch.equal(torch.cat(list(batches)), torch.from_numpy(samples[:]))
+    assert list(samples.batches(128, np.arange(0))) == []
 
 
 def test_other_samples_or_other_labels_are_other_data():

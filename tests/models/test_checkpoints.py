@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from pipeline.models.checkpoints import read_weights, write_weights
 from pipeline.models.classifiers import load_cifar_resnet
@@ -35,6 +36,15 @@ def test_weights_come_back_as_written(tmp_path, weights, suffix):
     model = load_cifar_resnet(20, path)
     assert not model.training
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+def test_tied_weights_are_written_under_both_names(tmp_path):
+    tied = nn.ModuleDict({"embedding": nn.Linear(4, 3, bias=False), "head": nn.Linear(4, 3, bias=False)})
+    tied["head"].weight = tied["embedding"].weight
+    write_weights(tied.state_dict(), tmp_path / "tied.safetensors")
+    found = read_weights(tmp_path / "tied.safetensors")
+    assert torch.equal(found["head.weight"], found["embedding.weight"])
+    assert torch.equal(found["head.weight"], tied["head"].weight)
 
 
 def test_a_training_checkpoint_is_unwrapped(tmp_path, weights):

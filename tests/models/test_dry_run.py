@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from calibration.datasets import Split, Splits, load_splits
-from pipeline.models.base import Block, Cut
+from pipeline.models.base import Block, Cut, Unit
 from pipeline.models.checkpoints import read_weights
 from pipeline.models.dry_run import called, check_data, try_out, try_training
 from targets.errors import ConfigError
@@ -66,6 +66,18 @@ def first_width() -> Block:
 def test_what_does_not_is_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         try_out(adapter(**changes), dense_network(), SAMPLES)
+
+
+def test_layers_that_share_their_weights_are_refused_unless_both_stay_dense() -> None:
+    network = dense_network()
+    network.get_submodule("layer1.0.conv2").weight = network.get_parameter("layer1.0.conv1.weight")
+    with pytest.raises(ConfigError, match=r"layer1.0.conv1 and layer1.0.conv2 share their weights"):
+        try_out(adapter(), network, SAMPLES)
+
+    def all_dense(model: nn.Module, one: torch.Tensor) -> list[Unit]:
+        return [replace(unit, prunable=False) for unit in ADAPTER.units(model, one)]
+
+    try_out(adapter(units=all_dense), network, SAMPLES)
 
 
 def failing(*_: Any) -> torch.Tensor:

@@ -1,10 +1,16 @@
 """Which offer `--runtime auto` takes, and what an accuracy floor says."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from pipeline.config import RunConfig
-from pipeline.planning.choosing import Offer, _best
+from pipeline.context import Run
+from pipeline.planning.choosing import Offer, _best, _executed
 from pipeline.planning.floors import has_floor, is_too_low
+from targets.errors import AccuracyError
+from tests.opened_runs import opened_run
 
 
 def offer(name: str, latency_s: float | None, loss: float | None, holds: bool) -> Offer:
@@ -26,6 +32,26 @@ def test_with_a_floor_the_fastest_offer_that_holds_it_is_taken_else_the_nearest(
     found = _best(offers[:1], by_speed=True)
     assert found is not None
     assert found.runtime == "too fast"
+
+
+@pytest.mark.parametrize(
+    "ending", [{"status": "inconclusive", "exit_code": 6}, AccuracyError("fell by 1.1 points\nmore")]
+)
+def test_where_more_than_was_asked_is_not_certified_the_run_as_asked_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: dict[str, Any] | AccuracyError
+) -> None:
+    base, faster = (opened_run(tmp_path / name, speedup=speedup) for name, speedup in (("base", 2.0), ("more", 2.8)))
+    certified = {"status": "certified", "exit_code": 0}
+
+    def executed(run: Run, last: str, again: bool) -> dict[str, Any]:
+        assert (last, again) == ("report", False)
+        if run is faster and isinstance(ending, AccuracyError):
+            raise ending
+        return ending if run is faster and isinstance(ending, dict) else certified
+
+    monkeypatch.setattr("pipeline.planning.choosing.execute", executed)
+    assert _executed(faster, base, "report", again=False) == (base, certified)
+    assert _executed(base, base, "report", again=False) == (base, certified)
 
 
 def test_no_offer_is_no_choice() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pipeline.planning.carrying import believed
 from pipeline.planning.closed_loop import ACCEPTED, REFITS, LoopResult, Measure, Proposal, run_loop
 from pipeline.search.budget_dp import solve_budget
 from pipeline.search.error_models import quadratic
@@ -57,6 +58,14 @@ def test_a_table_that_is_far_off_is_corrected(bias: float) -> None:
     found = loop(first_table(plans=40, bias=bias), 3.0)
     assert 0 <= 1 / relative(found.choice) / 3.0 - 1 <= 0.05
     assert found.measured_speedup == pytest.approx(1 / relative(found.choice))
+
+
+@pytest.mark.parametrize("border", [0.005, 0.01])
+def test_borders_that_the_program_does_not_know_are_made_up_for(border: float) -> None:
+    """A table that is right: what its program charges wrongly is the loop's to find out."""
+    table = replace(first_table(plans=40), border_s=border * DENSE_S)
+    found = run_loop(table, 1.1, allocate, lambda now, choice: believed(table, choice), lambda *_: [])
+    assert ACCEPTED[0] <= found.measured_speedup / 1.1 - 1 <= ACCEPTED[1]
 
 
 def test_prediction_and_measurement_meet() -> None:

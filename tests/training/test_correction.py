@@ -74,6 +74,18 @@ def test_what_makes_it_worse_is_taken_back():
     assert all(torch.equal(parameter, expected[name]) for name, parameter in model.named_parameters())
 
 
+def test_learning_that_diverges_is_taken_back_and_leaves_no_checkpoint(monkeypatch, tmp_path):
+    monkeypatch.setattr(correction, "CHECKPOINT_S", 0.0)
+    model, masks = pruned_network(0.5)
+    expected = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    learning = CorrectionSettings(passes=2, batch_size=32, lr=1e30)
+    record = _correct(model, masks, learning, checkpoint=tmp_path / "c.pt")
+    assert (record.kept, record.loss_after, record.history) == (False, None, ())
+    assert all(torch.equal(parameter, expected[name]) for name, parameter in model.named_parameters())
+    assert all(bool(torch.isfinite(buffer).all()) for buffer in model.buffers())
+    assert not (tmp_path / "c.pt").exists()
+
+
 def test_the_dense_network_is_left_as_it_is():
     dense = dense_network()
     state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
