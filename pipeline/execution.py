@@ -142,7 +142,8 @@ def _too_much_lost(run: Run, certificate: Mapping[str, Any], found: Mapping[str,
     own_scale = run.config.speedup / run.goal  # what was asked for may be over a faster dense network
     slower = [row | {"speedup": row["speedup"] * own_scale} for row in find_frontier(run)]
     slower = [row for row in slower if row["speedup"] > 1]
-    instead = "".join(f"About {row['speedup']:.2f}x would keep {row['accuracy']:.2%}.\n" for row in slower)
+    when = " before any epochs" if run.config.epochs else ""
+    instead = "".join(f"About {row['speedup']:.2f}x would keep {row['accuracy']:.2%}{when}.\n" for row in slower)
     return AccuracyError(
         f"{certificate['measured_speedup']:.2f}x is certified, but {accuracy['metric']} fell by "
         f"{-100 * accuracy['difference']:.2f} points, from {accuracy['dense']:.2%} to {accuracy['compressed']:.2%}; "

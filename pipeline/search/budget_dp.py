@@ -233,18 +233,22 @@ def _search_frontiers(table: _Table, dual: _Dual, budget: float, buckets: int) -
     rounding = _ROUNDING * (np.abs(least).sum() + dual.price * budget + abs(best_error))
     # Rows keep only levels that some plan may hold that is not worse than the best one known.
     hopeful = np.isfinite(table.errors) & ~(dual.priced - least[:, None] > best_error - bound_ahead[0] + rounding)
-    cheapest = hopeful.argmax(axis=1)
+    cheapest, is_decided = hopeful.argmax(axis=1), (hopeful.sum(axis=1) == 1).tolist()
+    only_costs, only_errors = (rows[table.rows, cheapest].tolist() for rows in (table.costs, table.errors))
     limits = budget - _from_here_on(table.costs[table.rows, cheapest]) + _ROUNDING * budget
     limits[-1] = budget
     spared = budget - _from_here_on(table.costs[table.rows, dual.plan])
     plan_errors = _from_here_on(table.errors[table.rows, dual.plan])
     costs, errors = np.zeros(1), np.zeros(1)
     branchings: dict[int, _Frontier] = {}
-    for i, positions in enumerate(map(np.flatnonzero, hopeful)):
-        if len(positions) == 1:
-            costs, errors = costs + table.costs[i, positions], errors + table.errors[i, positions]
+    for i in range(len(table.costs)):
+        if is_decided[i]:
+            costs, errors = costs + only_costs[i], errors + only_errors[i]
+            if cheapest[i] == dual.plan[i] and i + 1 < len(table.costs):
+                continue  # the states are completed as they were before
         else:
             slack = best_error + rounding - bound_ahead[i + 1]
+            positions = hopeful[i].nonzero()[0]
             frontier = _extended(costs, errors, table, i, positions, limits[i + 1], dual.price, slack)
             branchings[i] = frontier = _thinned(frontier, dual.price, buckets)
             costs, errors = frontier.costs, frontier.errors
